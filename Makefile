@@ -1,0 +1,52 @@
+# Everything happens in one virtual environment, made on first use.
+VENV ?= .venv
+# Python 3.11 or 3.12; say PYTHON=... to choose.
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p) -c "import sys; print(sys.version_info[:2] in ((3, 11), (3, 12)) or '')" 2>/dev/null),$(p))))
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+DEMO ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+setup: $(INSTALLED) ## makes .venv with everything in it, exact versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "cxr-embed needs Python 3.11 or 3.12: install one, or pass PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,openvino]'
+	@touch $@
+
+demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2, start to end
+	@rm -rf $(DEMO)
+	$(BIN)/python scripts/make_demo_data.py $(DEMO)/radiographs
+	$(BIN)/python -m run_inference --flagfile=configs/local.flags --input_path $(DEMO)/radiographs --output_path $(DEMO)/embeddings --skip_errors
+	@echo
+	$(BIN)/python scripts/show_embeddings.py $(DEMO)/embeddings
+
+test: lint test-fast ## lint, types and all tests
+	$(BIN)/pytest -m slow -p no:cacheprovider --durations=5
+
+test-fast: $(INSTALLED) ## the tests without the real EfficientNet-L2
+	$(BIN)/pytest -m "not slow" --durations=10
+
+lint: $(INSTALLED) ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## rewrites the code in the house's format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	PYTHONPATH=scripts $(BIN)/python benchmarks/reading.py --write
+	$(BIN)/python benchmarks/inference_step.py --write
+
+clean: ## removes the environment and all that was made
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
