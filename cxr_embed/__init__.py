@@ -1,0 +1,32 @@
+"""cxr-embed: chest radiographs in, embeddings out.
+
+What the package offers to other programs is imported on first use, so that `import cxr_embed`
+stays quick and pulls in neither TensorFlow nor Beam.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cxr_embed.dicom import read_radiograph
+    from cxr_embed.embeddings import Embeddings, load_embeddings
+    from cxr_embed.radiograph import Radiograph
+
+_HOMES = {
+    "Embeddings": "cxr_embed.embeddings",
+    "Radiograph": "cxr_embed.radiograph",
+    "load_embeddings": "cxr_embed.embeddings",
+    "read_radiograph": "cxr_embed.dicom",
+}
+
+__all__ = ["Embeddings", "Radiograph", "__version__", "load_embeddings", "read_radiograph"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,120 @@
+"""The three ends of every image, and the stable codes that say why.
+
+Nothing here depends on anything else in the package: every room may import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Stage(StrEnum):
+    """Where on its walk an image failed."""
+
+    READ = "read"
+    DECODE = "decode"
+    RENDER = "render"
+    INFER = "infer"
+    WRITE = "write"
+
+
+class Reason(NamedTuple):
+    """What a reason code stands for: the stage it belongs to, and a sentence for people."""
+
+    stage: Stage
+    meaning: str
+
+
+# Scripts match on these codes: a code is never renamed, only added.
+FAILURE_REASONS: dict[str, Reason] = {
+    "read_error": Reason(Stage.READ, "the file could not be opened or read"),
+    "not_an_image": Reason(Stage.READ, "not readable as DICOM, PNG or JPEG"),
+    "no_pixel_data": Reason(Stage.READ, "a DICOM file without an image in it"),
+    "truncated": Reason(Stage.DECODE, "the file or its pixel data ends too early"),
+    "unsupported_transfer_syntax": Reason(
+        Stage.DECODE, "compressed in a way that no installed decoder reads"
+    ),
+    "decode_error": Reason(Stage.DECODE, "the header or the compressed pixels are damaged"),
+    "multi_frame": Reason(Stage.DECODE, "more than one frame"),
+    "not_grayscale": Reason(
+        Stage.DECODE, "a photometric interpretation other than MONOCHROME1 and MONOCHROME2"
+    ),
+    "too_large": Reason(Stage.DECODE, "more pixels than --max_pixels allows"),
+    "unsupported_bit_depth": Reason(Stage.DECODE, "a pixel format that a radiograph cannot have"),
+    "constant_image": Reason(Stage.RENDER, "every pixel has the same value after rendering"),
+    "bad_window": Reason(Stage.RENDER, "a window whose centre or width cannot be used"),
+    "model_error": Reason(Stage.INFER, "the model raised an error on this image"),
+    "not_finite": Reason(Stage.INFER, "the embedding holds NaN or infinity"),
+    "write_error": Reason(Stage.WRITE, "the record could not be written"),
+}
+
+SKIP_REASONS: dict[str, str] = {
+    "not_frontal": "--views=frontal, and ViewPosition is there and is neither AP nor PA",
+    "not_an_image": "a file among the images that does not look like one and is not named like one",
+}
+
+WARNINGS: dict[str, str] = {
+    "voi_lut_ignored": "a VOI LUT Sequence is there; the cxr_foundation rendering does not use it",
+    "presentation_inverse_ignored": (
+        "PresentationLUTShape INVERSE on MONOCHROME2; the cxr_foundation rendering does not use it"
+    ),
+    "voi_function_ignored": (
+        "a VOI LUT Function other than LINEAR; the cxr_foundation rendering windows linearly"
+    ),
+    "multiple_windows": "more than one window, the first was used",
+    "missing_view_position": "View Position is absent or empty",
+    "not_frontal": "View Position is neither AP nor PA",
+    "lossy_compressed": "the pixels went through lossy compression",
+    "not_a_radiograph": "the modality is none of CR, DX, RG, RF, XA, MG, PX, OT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """An image whose record now stands in the output.
+
+    Attributes:
+        dicom_id: the input's file name without its image extension.
+        path: the input, as it was given or listed.
+        record: the record's path below the output.
+        rows: height of the radiograph in pixels, before fitting it to the model.
+        columns: width of the radiograph in pixels.
+        warnings: stable codes, keys of `WARNINGS`.
+    """
+
+    dicom_id: str
+    path: str
+    record: str
+    rows: int
+    columns: int
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image left out on purpose; `reason` is a key of `SKIP_REASONS`."""
+
+    dicom_id: str
+    path: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that has no record; `reason` is a key of `FAILURE_REASONS`."""
+
+    dicom_id: str
+    path: str
+    reason: str
+    detail: str = ""
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that the reason belongs to."""
+        return FAILURE_REASONS[self.reason].stage
+
+
+Outcome = Embedded | Skipped | Failed
