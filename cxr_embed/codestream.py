@@ -1,0 +1,162 @@
+"""Compressed frames: taken out of Pixel Data, and judged before any decoder sees them.
+
+A DICOM header may say 100 × 100 while the stream inside claims 65,000 × 65,000, and decoders
+allocate by what the stream says.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from pydicom.uid import RLELossless
+
+from cxr_embed.errors import ImageRejected
+
+# Start of frame: all but DHT (C4), JPG (C8) and DAC (CC) of ITU-T T.81, and SOF55 of T.87.
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_NO_PAYLOAD = frozenset(range(0xD0, 0xD9)) | {0x01}
+
+
+_ITEM, _END_OF_ITEMS = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_ITEM_HEADER = struct.Struct("<HHI")
+_MAX_FRAGMENTS = 1_000_000
+
+
+class StreamSize(NamedTuple):
+    """Size that a stream claims: rows, columns and colour components."""
+
+    rows: int
+    columns: int
+    components: int
+
+
+def only_frame(pixel_data: bytes | memoryview) -> memoryview:
+    """Takes the only frame out of encapsulated Pixel Data (PS3.5 A.4).
+
+    All fragments are its own. What the offset table says does not matter, and is often wrong.
+
+    Args:
+        pixel_data: the value of Pixel Data.
+
+    Returns:
+        The stream, fragments joined; cut short where the value is.
+
+    Raises:
+        ImageRejected: `multi_frame`, `truncated`, or `decode_error` where the items are damaged.
+    """
+    view, position = memoryview(pixel_data), 0
+    items: list[memoryview] = []
+    while position + _ITEM_HEADER.size <= len(view):
+        group, element, length = _ITEM_HEADER.unpack_from(view, position)
+        if (group, element) != _ITEM:
+            if (group, element) == _END_OF_ITEMS:
+                break
+            raise ImageRejected("decode_error", "the encapsulated Pixel Data is damaged")
+        position += _ITEM_HEADER.size
+        items.append(view[position : position + length])
+        position += length
+        if len(items) > _MAX_FRAGMENTS:
+            raise ImageRejected("decode_error", f"more than {_MAX_FRAGMENTS} fragments")
+    if len(items) < 2:
+        raise ImageRejected("truncated", "no compressed pixels in the encapsulated Pixel Data")
+    if len(items[0]) > 4:
+        raise ImageRejected("multi_frame", f"{len(items[0]) // 4} frames in the offset table")
+    return items[1] if len(items) == 2 else memoryview(b"".join(items[1:]))
+
+
+def check_stream(
+    frame: memoryview, transfer_syntax: str, rows: int, columns: int, bytes_each: int
+) -> None:
+    """Checks that a compressed frame agrees with the header.
+
+    Args:
+        frame: the stream, fragments joined, encapsulation taken off.
+        transfer_syntax: its UID.
+        rows: what the header says.
+        columns: what the header says.
+        bytes_each: bytes of one stored value, Bits Allocated / 8.
+
+    Raises:
+        ImageRejected: `truncated`, or `decode_error` where stream and header disagree.
+    """
+    if transfer_syntax == RLELossless:
+        _check_rle(frame, bytes_each)
+        return
+    size = read_stream_size(frame)
+    if size is None:
+        raise ImageRejected("decode_error", "the compressed pixels have no readable frame header")
+    if (size.rows, size.columns) != (rows, columns):
+        raise ImageRejected(
+            "decode_error",
+            f"the compressed pixels are {size.rows} x {size.columns}, the header says "
+            f"{rows} x {columns}",
+        )
+    if size.components != 1:
+        raise ImageRejected(
+            "decode_error", f"the compressed pixels have {size.components} components"
+        )
+
+
+def read_stream_size(frame: memoryview) -> StreamSize | None:
+    """Returns what a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream claims, None if it is none."""
+    if frame[:2] == b"\xff\xd8":
+        return _jpeg_size(frame)
+    start = bytes(frame[:4096]).find(b"\xff\x4f\xff\x51")  # some writers add JP2 boxes before it
+    return None if start < 0 else _jpeg2000_size(frame, start + 2)
+
+
+def is_cut_short(frame: memoryview, transfer_syntax: str) -> bool:
+    """Whether a stream that could not be decoded lacks its end.
+
+    JPEG, JPEG-LS and JPEG 2000 end in FFD9, which none of them has among its compressed bytes. RLE
+    has no mark, and with a header in order, too few bytes is all that can be wrong with it.
+    """
+    if transfer_syntax == RLELossless:
+        return True
+    end = b"\xff\xd9"
+    return end not in bytes(frame[-64:]) and end not in bytes(frame)
+
+
+def _jpeg_size(frame: memoryview) -> StreamSize | None:
+    """ITU-T T.81 B.2.2: walks the markers up to the start of frame."""
+    position = 2
+    while position + 4 <= len(frame):
+        if frame[position] != 0xFF:
+            return None
+        marker = frame[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _NO_PAYLOAD:
+            position += 2
+        elif marker in _FRAME_MARKERS:
+            if position + 10 > len(frame):
+                return None
+            rows, columns, components = struct.unpack_from(">HHB", frame, position + 5)
+            return StreamSize(rows, columns, components)
+        else:
+            position += 2 + max(2, int.from_bytes(frame[position + 2 : position + 4], "big"))
+    return None
+
+
+def _jpeg2000_size(frame: memoryview, siz: int) -> StreamSize | None:
+    """ITU-T T.800 A.5.1, the SIZ marker segment."""
+    if len(frame) < siz + 40:
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", frame, siz + 6)
+    (components,) = struct.unpack_from(">H", frame, siz + 38)
+    return StreamSize(bottom - top, right - left, components)
+
+
+def _check_rle(frame: memoryview, bytes_each: int) -> None:
+    """PS3.5 G.5: up to 15 segments, one for each byte of a stored value."""
+    if len(frame) < 64:
+        raise ImageRejected("truncated", "the RLE header is cut short")
+    count, *offsets = struct.unpack_from("<16I", frame)
+    used = offsets[: min(count, 15)]
+    if count != bytes_each:
+        raise ImageRejected("decode_error", f"{count} RLE segments, the header needs {bytes_each}")
+    if used != sorted(used) or used[0] < 64:
+        raise ImageRejected("decode_error", "the RLE segment offsets are out of order")
+    if used[-1] >= len(frame):
+        raise ImageRejected("truncated", "an RLE segment starts beyond the end")

@@ -1,0 +1,50 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# Machines may be slow and busy; what a test finds must not depend on that, nor on chance.
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("steady")
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the program sets it: tests that import TensorFlow themselves must not compute otherwise.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def sample_folder() -> Path:
+    """Real files with expected pixels that are not part of the project.
+
+    They lie beside the checkout or where CXR_EMBED_SAMPLES says; without them their tests skip.
+    """
+    folder = Path(os.environ.get("CXR_EMBED_SAMPLES", ROOT.parent / "shared" / "data"))
+    if not (folder / "expected_cxr_foundation.csv").is_file():
+        pytest.skip("no sample radiographs here; set CXR_EMBED_SAMPLES to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_radiographs() -> dict[str, Path]:
+    """Real radiographs that PyPI's pydicom-data ships, by file name."""
+    import data_store
+
+    folder = Path(data_store.__path__[0]) / "data"
+    return {path.name: path for path in folder.glob("RG[13]_*.dcm")}
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real EfficientNet-B0 at 64 px with 4,096 floats, from the exporter itself."""
+    from cxr_embed.models.export import export_model
+
+    folder = tmp_path_factory.mktemp("models") / "efficientnet-b0"
+    export_model(folder, architecture="efficientnet-b0", image_size=64, embedding_size=4096)
+    return folder
