@@ -1,0 +1,1 @@
+"""A digital thorax phantom: radiographs that look real and belong to nobody."""
