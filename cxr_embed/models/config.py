@@ -1,0 +1,305 @@
+"""Model configs: TOML that says how to feed and read a model whose signature does not say it.
+
+Every key may be left out. docs/models.md explains them; ready ones lie in configs/models/ and are
+known by their bare names.
+
+signature = "serving_default"     # which signature to call
+
+[input]
+name = "image"                    # which input of it
+size = [1024, 1024]               # rows, columns, where the signature leaves them open
+range = [0.0, 1.0]                # where the pixels' full range goes (float inputs)
+bits = 8                          # PNG inputs: send the upper 8 bits only
+preprocessing = "elixr_c"         # what elixr-c-v2-pooled's own graph does, for a [[stage]].feed
+
+[output]
+name = "embedding"                # which output of it
+pooling = "flatten"               # or "mean": how an output of more axes becomes one vector
+embedding_size = 4096             # anything else is an error
+
+[[stage]]                         # instead of the names above: several models in a row
+folder = "a"                      # below --model_path
+signature = "serving_default"
+input = "image_feature"
+output = "img_emb"
+constants = { ids = 0 }           # inputs that always get the same value
+feed = "network/input:0"          # instead of input and output: tensors of a TensorFlow 1 graph
+fetch = "network/output:0"
+batch = 1                         # images per call, where the signature does not say it
+pool = [5, 5]                     # average over blocks of rows x columns of the output
+
+[endpoint]                        # of a hosted endpoint
+address = "1.2-3.prediction.vertexai.goog"
+max_request_bytes = 1500000
+parallel_requests = 8
+timeout_seconds = 120
+retry_seconds = 600
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cxr_embed import storage
+from cxr_embed.errors import UsageError
+
+POOLINGS = ("flatten", "mean")
+PREPROCESSINGS = ("elixr_c",)
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "": ("signature", "input", "output", "stage", "endpoint"),
+    "input": ("name", "size", "range", "bits", "preprocessing"),
+    "output": ("name", "pooling", "embedding_size"),
+    "stage": (
+        "folder", "signature", "input", "output", "constants", "feed", "fetch", "batch", "pool",
+    ),
+    "endpoint": (
+        "address", "max_request_bytes", "parallel_requests", "timeout_seconds", "retry_seconds",
+    ),
+}  # fmt: skip
+
+# Where the package is installed, and in the repository.
+_READY = tuple(Path(__file__).parents[level] / "configs" / "models" for level in (1, 2))
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One SavedModel of a chain; None means: infer it from the signature.
+
+    Attributes:
+        folder: where it lies below --model_path.
+        signature: key of the signature to call.
+        input: the input that takes the images, or the stage before.
+        output: the output to hand on.
+        constants: further inputs by name, and the value that fills each.
+        feed: a tensor of the graph that takes the images in place of an input.
+        fetch: a tensor of the graph that is handed on in place of an output.
+        batch: images per call; overrides what the signature says.
+        pool: average the output over blocks of (rows, columns).
+    """
+
+    folder: str = "."
+    signature: str | None = None
+    input: str | None = None
+    output: str | None = None
+    constants: tuple[tuple[str, float], ...] = ()
+    feed: str | None = None
+    fetch: str | None = None
+    batch: int | None = None
+    pool: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """How to speak to a hosted endpoint; none of it moves a number.
+
+    Attributes:
+        address: host (and port) to call; None is the location's own.
+        max_request_bytes: larger requests are never sent. Google Cloud takes 1.5 MB, and 10 MB at
+            a dedicated endpoint.
+        parallel_requests: requests in flight at a time, per worker process.
+        timeout_seconds: how long to wait for one answer.
+        retry_seconds: how long to try again when the endpoint is busy or away.
+    """
+
+    address: str | None = None
+    max_request_bytes: int = 1_500_000
+    parallel_requests: int = 8
+    timeout_seconds: float = 120.0
+    retry_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """How to feed and read a model; None means: infer it from the signature.
+
+    Attributes:
+        signature: key of the signature to call.
+        input_name: the input that takes the images.
+        size: (rows, columns) to resize to.
+        range: (low, high) for the pixels' full range; float inputs only.
+        output_name: the output that holds the embedding.
+        embedding_size: floats in an embedding; the model giving another number is an error.
+        bits: 8 to send the upper 8 bits of the pixels only.
+        preprocessing: a key of `PREPROCESSINGS` in place of the usual one.
+        pooling: a key of `POOLINGS`: how an output of more axes becomes one vector an image.
+        stages: the models of a chain; empty for a single one.
+        endpoint: how to speak to a hosted endpoint.
+    """
+
+    signature: str | None = None
+    input_name: str | None = None
+    size: tuple[int, int] | None = None
+    range: tuple[float, float] | None = None
+    output_name: str | None = None
+    embedding_size: int | None = None
+    bits: int | None = None
+    preprocessing: str | None = None
+    pooling: str | None = None
+    stages: tuple[StageConfig, ...] = ()
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+
+    @property
+    def chain(self) -> tuple[StageConfig, ...]:
+        """The stages; a single model is a chain of one."""
+        only = StageConfig(signature=self.signature, input=self.input_name, output=self.output_name)
+        return self.stages or (only,)
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Returns what is set, for the fingerprint; None where everything is inferred."""
+        chosen = {k: v for k, v in asdict(self).items() if v not in (None, ()) and k != "endpoint"}
+        if self.stages:
+            chosen["stages"] = [
+                {k: _listed(v) for k, v in asdict(stage).items() if v not in (None, ())}
+                for stage in self.stages
+            ]
+        return {k: _listed(v) for k, v in chosen.items()} or None
+
+
+def _listed(value: Any) -> Any:
+    """Returns tuples as lists, as they come back from JSON."""
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+
+
+def ready_configs() -> dict[str, Path]:
+    """Returns the ready configs by their bare names."""
+    folder = next(folder for folder in _READY if folder.is_dir())
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_model_config(path: str) -> ModelConfig:
+    """Reads a model config: a file, local or gs://, or the bare name of a ready one.
+
+    Raises:
+        UsageError: missing, not TOML, or holding a key or value that means nothing here.
+    """
+    try:
+        parsed = tomllib.loads(storage.read_bytes(_find(path)).decode())
+    except OSError as error:
+        raise UsageError(f"--model_config {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--model_config {path} is not TOML: {error}") from error
+    return _Reader(path).model(parsed)
+
+
+def _find(path: str) -> str:
+    if "/" in path or "." in path or Path(path).is_file():
+        return path
+    ready = ready_configs()
+    if path not in ready:
+        known = ", ".join(sorted(ready))
+        raise UsageError(
+            f"--model_config {path} cannot be read: no such file, and none of the ready ones "
+            f"({known})"
+        )
+    return str(ready[path])
+
+
+class _Reader:
+    """Parsed TOML to a `ModelConfig`, with complaints that name the file and the key."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def model(self, parsed: dict[str, Any]) -> ModelConfig:
+        self._check_keys("", parsed)
+        image, output = self._table(parsed, "input"), self._table(parsed, "output")
+        config = ModelConfig(
+            signature=self._typed("signature", parsed.get("signature"), str),
+            input_name=self._typed("input.name", image.get("name"), str),
+            size=self._pair("input.size", image.get("size"), int),
+            range=self._pair("input.range", image.get("range"), float),
+            output_name=self._typed("output.name", output.get("name"), str),
+            embedding_size=self._typed("output.embedding_size", output.get("embedding_size"), int),
+            bits=self._one_of("input.bits", image.get("bits"), (8,)),
+            preprocessing=self._one_of(
+                "input.preprocessing", image.get("preprocessing"), PREPROCESSINGS
+            ),
+            pooling=self._one_of("output.pooling", output.get("pooling"), POOLINGS),
+            stages=self._stages(parsed.get("stage", [])),
+            endpoint=self._endpoint(self._table(parsed, "endpoint")),
+        )
+        if config.stages and (config.signature or config.input_name or config.output_name):
+            self._complain(
+                "signature, input.name and output.name belong into each [[stage]] where there is "
+                "one, as signature, input and output"
+            )
+        return config
+
+    def _stages(self, tables: Any) -> tuple[StageConfig, ...]:
+        if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+            self._complain("stage must be a list of tables, [[stage]]")
+        return tuple(self._stage(table) for table in tables)
+
+    def _stage(self, table: dict[str, Any]) -> StageConfig:
+        self._check_keys("stage", table)
+        names = ("folder", "signature", "input", "output", "feed", "fetch")
+        texts = {k: self._typed(f"stage.{k}", table[k], str) for k in names if k in table}
+        if ("feed" in texts) != ("fetch" in texts):
+            self._complain("stage.feed and stage.fetch go together")
+        folder = texts.get("folder", ".")
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            self._complain(f"stage.folder must lie below --model_path, not {folder!r}")
+        constants = table.get("constants", {})
+        if not isinstance(constants, dict):
+            self._complain("stage.constants must be a table of numbers")
+        return StageConfig(
+            **texts,
+            constants=tuple(
+                (name, self._typed(f"stage.constants.{name}", value, float))
+                for name, value in constants.items()
+            ),
+            batch=self._typed("stage.batch", table.get("batch"), int, least=1),
+            pool=self._pair("stage.pool", table.get("pool"), int),
+        )
+
+    def _endpoint(self, table: dict[str, Any]) -> EndpointConfig:
+        kinds = {"address": str, "timeout_seconds": float, "retry_seconds": float}
+        return EndpointConfig(
+            **{
+                key: self._typed(f"endpoint.{key}", value, kinds.get(key, int), least=1)
+                for key, value in table.items()
+            }
+        )
+
+    def _table(self, parsed: dict[str, Any], name: str) -> dict[str, Any]:
+        table = parsed.get(name, {})
+        if not isinstance(table, dict):
+            self._complain(f"{name} must be a table, [{name}]")
+        self._check_keys(name, table)
+        return dict(table)
+
+    def _check_keys(self, table: str, section: dict[str, Any]) -> None:
+        for key in section:
+            if key not in _KEYS[table]:
+                where = f"{table}.{key}" if table else key
+                self._complain(f"unknown key {where}; known: {', '.join(_KEYS[table])}")
+
+    def _typed(self, key: str, value: Any, kind: type, least: float | None = None) -> Any:
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = is_number and (kind is float or value == int(value)) if kind is not str else True
+        if not fits or (kind is str and not isinstance(value, str)):
+            self._complain(f"{key} must be {kind.__name__}, not {value!r}")
+        if least is not None and kind is not str and value < least:
+            self._complain(f"{key} must be at least {least}, not {value!r}")
+        return kind(value)
+
+    def _one_of(self, key: str, value: Any, known: tuple[Any, ...]) -> Any:
+        if value is not None and value not in known:
+            self._complain(f"{key} must be one of {', '.join(map(str, known))}, not {value!r}")
+        return value
+
+    def _pair(self, key: str, value: Any, kind: type) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != 2:
+            self._complain(f"{key} must be a list of two numbers")
+        return tuple(self._typed(key, item, kind) for item in value)
+
+    def _complain(self, what: str) -> NoReturn:
+        raise UsageError(f"--model_config {self._path}: {what}")

@@ -1,0 +1,48 @@
+"""What one image has to look like, over all kinds of models, and how to make a radiograph so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.elixr_input import ElixrInput, fit_elixr
+from cxr_embed.fit import ModelInput, fit_image
+from cxr_embed.radiograph import Radiograph
+from cxr_embed.tf_example import ExampleInput, fit_example
+
+ImageInput = ModelInput | ExampleInput | ElixrInput
+
+
+def fit(radiograph: Radiograph, wanted: ImageInput) -> Any:
+    """Fits a radiograph to a model's input: an array, or the bytes of a serialized example."""
+    if isinstance(wanted, ExampleInput):
+        return fit_example(radiograph, wanted)
+    if isinstance(wanted, ElixrInput):
+        return fit_elixr(radiograph, wanted)
+    return fit_image(radiograph, wanted)
+
+
+def stack(images: Sequence[Any]) -> np.ndarray:
+    """Returns fitted images as one batch; serialized examples as an array of objects."""
+    if isinstance(images[0], bytes):
+        batch = np.empty(len(images), object)  # NumPy's own strings lose zeros at their end
+        batch[:] = images
+        return batch
+    return np.stack(images)
+
+
+def describe(wanted: ImageInput) -> str:
+    """Returns what goes in, for people."""
+    if isinstance(wanted, ExampleInput):
+        return "PNGs in serialized examples"
+    if isinstance(wanted, ModelInput) and wanted.is_open:
+        return "any size"
+    return f"{wanted.height} x {wanted.width}"
+
+
+def example_radiograph() -> Radiograph:
+    """Returns a ramp, for models that have to be asked how long their embeddings are."""
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)
+    return Radiograph(np.minimum.outer(ramp, ramp))

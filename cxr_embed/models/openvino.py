@@ -1,0 +1,116 @@
+"""The same SavedModel, run by OpenVINO on the CPU (extra `openvino`)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_embed.errors import UsageError, one_line
+from cxr_embed.fit import ModelInput
+from cxr_embed.models import inputs
+from cxr_embed.models.signature import (
+    TensorSpec,
+    check_embedding_size,
+    embedding_size,
+    image_input,
+    wire,
+)
+from cxr_embed.radiograph import Radiograph
+from cxr_embed.tf_example import ExampleInput
+
+if TYPE_CHECKING:
+    from cxr_embed.models import ModelSettings
+
+
+class OpenVinoModel:
+    """A SavedModel of the kind `image`, compiled by OpenVINO; see `EmbeddingModel`.
+
+    Args:
+        settings: what to load; the device must be `auto` or `cpu`.
+
+    Raises:
+        UsageError: OpenVINO is not installed or cannot read the model.
+    """
+
+    device = "cpu"
+    best_batch_size = 1
+
+    def __init__(self, settings: ModelSettings) -> None:
+        if settings.device not in ("auto", "cpu"):
+            raise UsageError(
+                f"--engine=openvino runs on the CPU only, not --device={settings.device}"
+            )
+        config = settings.config
+        if config.signature not in (None, "serving_default") or config.stages or config.pooling:
+            raise UsageError(
+                "--engine=openvino reads one model's serving_default only; use --engine=tensorflow"
+            )
+        try:
+            import openvino
+        except ImportError as error:
+            raise UsageError(
+                "--engine=openvino needs the optional extra: pip install 'cxr-embed[openvino]'"
+            ) from error
+        try:
+            model = openvino.Core().read_model(settings.path)
+            wiring = wire(_specs(model.inputs), _specs(model.outputs), config.chain[0])
+            self.input = _require_images(image_input(wiring, config))
+            size = embedding_size(wiring, config)
+            # OpenVINO picks bfloat16 by itself where the processor has it: say what was asked for.
+            hint = "bf16" if settings.precision == "bfloat16" else "f32"
+            self._compiled = openvino.compile_model(
+                model, "CPU", {"INFERENCE_PRECISION_HINT": hint}
+            )
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"OpenVINO cannot read --model_path {settings.path}: {one_line(error)}"
+            ) from error
+        self._lock = threading.Lock()
+        self._output = self._compiled.output(wiring.output_name)
+        is_open = isinstance(self.input, ModelInput) and self.input.is_open
+        self.max_batch_size = 1 if is_open else wiring.batch
+        self.embedding_size = size or self._measure_embedding_size()
+        check_embedding_size(self.embedding_size, config)
+
+    def fit(self, radiograph: Radiograph) -> Any:
+        """Returns a radiograph as `embed` wants it."""
+        return inputs.fit(radiograph, self.input)
+
+    def embed(self, images: Sequence[Any]) -> np.ndarray:
+        """Returns float32 of shape (n, embedding_size) for fitted radiographs."""
+        with self._lock:
+            return np.array(self._compiled(inputs.stack(images))[self._output], np.float32)
+
+    def _measure_embedding_size(self) -> int:
+        return int(self.embed([self.fit(inputs.example_radiograph())]).shape[-1])
+
+
+def _require_images(wanted: inputs.ImageInput) -> inputs.ImageInput:
+    if isinstance(wanted, ExampleInput):
+        raise UsageError(
+            "--engine=openvino cannot read the PNGs that this model takes; use --engine=tensorflow"
+        )
+    return wanted
+
+
+def _specs(ports: list[Any]) -> dict[str, TensorSpec]:
+    specs = {}
+    for port in ports:
+        shape = port.get_partial_shape()
+        sizes = (
+            None
+            if shape.rank.is_dynamic
+            else tuple(None if size.is_dynamic else size.get_length() for size in shape)
+        )
+        dtype = {"f32": "float32", "u8": "uint8", "u16": "uint16"}.get(
+            port.get_element_type().get_type_name(), port.get_element_type().get_type_name()
+        )
+        # OpenVINO keeps TensorFlow's tensor names beside the signature's; the latter has no colon.
+        names = sorted(name for name in port.get_names() if ":" not in name)
+        specs[names[0] if names else port.get_any_name()] = TensorSpec(dtype, sizes)
+    return specs

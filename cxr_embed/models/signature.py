@@ -1,0 +1,216 @@
+"""What a model's signature says about how to feed and read it; no TensorFlow needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cxr_embed.elixr_input import ElixrInput
+from cxr_embed.errors import UsageError
+from cxr_embed.fit import ModelInput
+from cxr_embed.models.config import ModelConfig, StageConfig
+from cxr_embed.models.inputs import ImageInput
+from cxr_embed.tf_example import ExampleInput
+
+_IMAGE_DTYPES = ("float32", "uint8", "uint16")
+_PREFERRED_OUTPUT = "embedding"
+
+
+class TensorSpec(NamedTuple):
+    """A tensor as a signature declares it: dtype name and shape, None where unknown."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype}[...]"
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.dtype}[{sizes}]"
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How to call one signature.
+
+    Attributes:
+        input_name: the input that takes the batch.
+        input: what that input is.
+        output_name: the output to read.
+        output: what that output is.
+        constants: the other inputs; each is filled with one value.
+        batch: images per call where the signature fixes it, else None.
+    """
+
+    input_name: str
+    input: TensorSpec
+    output_name: str
+    output: TensorSpec
+    constants: tuple[tuple[str, TensorSpec, float], ...]
+    batch: int | None
+
+
+def choose_signature(keys: list[str], wanted: str | None) -> str:
+    """Returns the signature to call.
+
+    Raises:
+        UsageError: the model has none, not that one, or several and no default.
+    """
+    if wanted is not None:
+        if wanted in keys:
+            return wanted
+        raise UsageError(f"the model has no signature {wanted!r}; it has {_names(keys)}")
+    if "serving_default" in keys:
+        return "serving_default"
+    if len(keys) == 1:
+        return keys[0]
+    raise UsageError(
+        f"the model has no serving_default among its signatures ({_names(keys)}): "
+        "name one in a --model_config"
+    )
+
+
+def wire(
+    inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], stage: StageConfig
+) -> Wiring:
+    """Infers how to call a signature.
+
+    Args:
+        inputs: the signature's inputs by name.
+        outputs: its outputs by name.
+        stage: settles what the signature leaves open.
+
+    Raises:
+        UsageError: the signature leaves more open, or lacks what is named; the message shows it.
+    """
+    constants = _constants(inputs, stage)
+    filled = {name for name, _, _ in constants}
+    input_name = _choose_input({k: v for k, v in inputs.items() if k not in filled}, stage)
+    output_name = _choose_output(outputs, stage)
+    taken, given = inputs[input_name], outputs[output_name]
+    batch = taken.shape[0] if taken.shape else None
+    if batch is None and given.shape is not None and len(given.shape) > 1:
+        # Some graphs say that they take any batch and are written for one image.
+        batch = given.shape[0]
+    return Wiring(input_name, taken, output_name, given, constants, stage.batch or batch)
+
+
+def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
+    """Infers what one image has to look like.
+
+    Raises:
+        UsageError: the input takes no images; the message shows what it takes.
+    """
+    name, spec = wiring.input_name, wiring.input
+    if spec.dtype == "string" and (spec.shape is None or len(spec.shape) == 1):
+        _refuse(config, ("range", "preprocessing"), f"the model's input {name} takes PNGs")
+        return ExampleInput(size=config.size, bits=config.bits)
+    shape = spec.shape if spec.shape is not None else (None, None, None, None)
+    if spec.dtype not in _IMAGE_DTYPES or len(shape) != 4 or shape[3] not in (1, 3, None):
+        raise UsageError(
+            f"the model's input {name} is {spec}, neither a batch of images "
+            "[N, H, W, 1 or 3] of float32, uint8 or uint16, nor one of serialized examples [N]"
+        )
+    _, height, width, channels = shape
+    if config.size is not None:
+        if (height or config.size[0], width or config.size[1]) != config.size:
+            raise UsageError(f"the model's input {name} is {spec}, the config says otherwise")
+        height, width = config.size
+    if config.preprocessing:
+        _refuse(config, ("range",), f"preprocessing {config.preprocessing} has a range of its own")
+        if height is None or width is None or spec.dtype != "float32":
+            raise UsageError(
+                f"the model's input {name} is {spec}: preprocessing {config.preprocessing} needs "
+                "float32 and a size"
+            )
+        return ElixrInput(height, width, channels or 3, config.bits)
+    _refuse(config, ("bits",), f"the model's input {name} takes no PNGs")
+    low, high = config.range or (0.0, 1.0)
+    return ModelInput(height, width, channels or 3, spec.dtype, low, high)
+
+
+def embedding_size(wiring: Wiring, config: ModelConfig) -> int | None:
+    """Returns the floats per embedding where the signature says so, else None.
+
+    Raises:
+        UsageError: the output is not one vector an image, or not of the size that is promised.
+    """
+    shape = wiring.output.shape
+    if shape is None:
+        return None
+    if len(shape) < 2 or (len(shape) != 2 and config.pooling is None):
+        raise UsageError(not_a_vector(wiring.output_name, str(wiring.output)))
+    sizes = shape[1:] if config.pooling != "mean" else shape[-1:]
+    known = [size for size in sizes if size is not None]
+    size = math.prod(known) if len(known) == len(sizes) else None
+    check_embedding_size(size, config)
+    return size
+
+
+def not_a_vector(name: str, found: str) -> str:
+    """Returns the complaint about an output that is not one vector an image."""
+    return (
+        f"the model's output {name} is {found}, not one vector an image [N, size]: name another "
+        "one in a --model_config, or say there how to make it one (output.pooling)"
+    )
+
+
+def check_embedding_size(size: int | None, config: ModelConfig) -> None:
+    """Raises UsageError where a model's embedding size is not the one its config promises."""
+    if size is not None and config.embedding_size not in (None, size):
+        raise UsageError(
+            f"the model gives embeddings of {size} floats, the config says {config.embedding_size}"
+        )
+
+
+def _constants(
+    inputs: Mapping[str, TensorSpec], stage: StageConfig
+) -> tuple[tuple[str, TensorSpec, float], ...]:
+    for name, _ in stage.constants:
+        if name not in inputs:
+            raise UsageError(f"the model has no input {name!r}; it has {_show(inputs)}")
+        shape = inputs[name].shape
+        if shape is None or None in shape[1:]:
+            raise UsageError(f"the model's input {name} is {inputs[name]}: no constant fits it")
+    return tuple((name, inputs[name], value) for name, value in stage.constants)
+
+
+def _choose_input(inputs: Mapping[str, TensorSpec], stage: StageConfig) -> str:
+    if stage.input is not None and stage.input not in inputs:
+        raise UsageError(f"the model has no input {stage.input!r}; it has {_show(inputs)}")
+    if len(inputs) == 1:
+        return next(iter(inputs))
+    raise UsageError(
+        f"the model takes more than one input: {_show(inputs)}; a --model_config can give all but "
+        "one of them constant values"
+    )
+
+
+def _choose_output(outputs: Mapping[str, TensorSpec], stage: StageConfig) -> str:
+    if stage.output is not None:
+        if stage.output in outputs:
+            return stage.output
+        raise UsageError(f"the model has no output {stage.output!r}; it has {_show(outputs)}")
+    if len(outputs) == 1:
+        return next(iter(outputs))
+    if _PREFERRED_OUTPUT in outputs:
+        return _PREFERRED_OUTPUT
+    raise UsageError(
+        f"the model has several outputs ({_show(outputs)}): name one in a --model_config"
+    )
+
+
+def _refuse(config: ModelConfig, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(config, name) is not None:
+            raise UsageError(f"input.{name} in the model config means nothing here: {why}")
+
+
+def _show(specs: Mapping[str, TensorSpec]) -> str:
+    return ", ".join(f"{name} {spec}" for name, spec in specs.items())
+
+
+def _names(keys: list[str]) -> str:
+    return ", ".join(sorted(keys)) or "none"
