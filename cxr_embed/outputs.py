@@ -1,0 +1,151 @@
+"""What already stands in an output: found with one listing, trusted only when valid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from cxr_embed import storage
+from cxr_embed.errors import UsageError
+from cxr_embed.fingerprint import CONFIG_NAME, Fingerprint, OutputConfig, differences
+from cxr_embed.records import BadRecord, decode_record
+from cxr_embed.sources import RECORD_SUFFIX, ImageRef
+
+RUNS_FOLDER = "_runs"
+
+_READERS = 8
+
+
+@dataclass
+class Survey:
+    """One listing of an output.
+
+    Attributes:
+        records: record files, as paths below the output.
+        leftovers: files that a killed run was writing.
+    """
+
+    records: set[str] = field(default_factory=set)
+    leftovers: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Standing:
+    """Which images need no computing.
+
+    Attributes:
+        done: their records, as paths below the output.
+        torn: records that stand and are not valid.
+        other_ids: records whose `image/id` is another path than the one now given.
+    """
+
+    done: set[str] = field(default_factory=set)
+    torn: list[str] = field(default_factory=list)
+    other_ids: list[str] = field(default_factory=list)
+
+
+def survey(output_path: str) -> Survey:
+    """Lists an output once; an output that does not exist yet is empty."""
+    found = Survey()
+    for entry in storage.list_files(output_path):
+        if entry.path.startswith(f"{RUNS_FOLDER}/"):
+            continue
+        if storage.is_temporary(PurePosixPath(entry.path).name):
+            found.leftovers.append(entry.path)
+        elif entry.path.endswith(RECORD_SUFFIX):
+            found.records.add(entry.path)
+    return found
+
+
+def remove_leftovers(output_path: str, leftovers: Sequence[str]) -> None:
+    """Removes what killed runs left; files that a living run is writing stay."""
+    for path in leftovers:
+        storage.remove_if_abandoned(storage.join(output_path, path))
+
+
+def records_to_replace(
+    output_path: str,
+    old: OutputConfig | None,
+    fingerprint: Fingerprint,
+    found: Survey,
+    refs: Sequence[ImageRef],
+) -> list[str]:
+    """Returns records that must go before the first new one is written, with --overwrite.
+
+    They were made in another way, and if this run were killed, the next one would take them for
+    its own.
+
+    Args:
+        output_path: the output.
+        old: what the output says of itself.
+        fingerprint: this run's.
+        found: the output's listing.
+        refs: all images of this run.
+
+    Raises:
+        UsageError: some of them would not be computed again.
+    """
+    if old is not None and not differences(old.fingerprint, fingerprint):
+        return []
+    others = found.records - {ref.record for ref in refs}
+    if others:
+        raise UsageError(
+            f"{output_path} holds {len(others)} records that this run would not replace, such as "
+            f"{min(others)}, made otherwise: pass the whole input or another --output_path"
+        )
+    return sorted(found.records)
+
+
+def require_same_settings(
+    output_path: str, old: OutputConfig | None, fingerprint: Fingerprint, found: Survey
+) -> None:
+    """Refuses to mix embeddings that were made in different ways.
+
+    Raises:
+        UsageError: the output was made with other settings, or does not say with which.
+    """
+    remedy = "pass --overwrite to compute them again, or another --output_path"
+    if old is None:
+        if found.records:
+            raise UsageError(
+                f"{output_path} holds {len(found.records)} records but no {CONFIG_NAME}, so nobody "
+                f"can tell how they were made: {remedy}"
+            )
+    elif changed := differences(old.fingerprint, fingerprint):
+        raise UsageError(
+            f"{output_path} was made with other settings ({', '.join(changed)}): {remedy}"
+        )
+
+
+def find_standing(
+    output_path: str, refs: Sequence[ImageRef], records: Collection[str], embedding_size: int
+) -> Standing:
+    """Tells which images already have a valid record.
+
+    Local records are read and checked; on GCS the object's presence is trusted, since an upload is
+    atomic.
+    """
+    standing = Standing()
+    present = [ref for ref in refs if ref.record in records]
+    if storage.is_remote(output_path):
+        standing.done = {ref.record for ref in present}
+        return standing
+
+    def image_id(ref: ImageRef) -> str | None:
+        try:
+            record = decode_record(storage.read_bytes(storage.join(output_path, ref.record)))
+        except (BadRecord, OSError):
+            return None
+        return record.image_id if len(record.embedding) == embedding_size else None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for ref, found in zip(present, pool.map(image_id, present, chunksize=64), strict=True):
+            if found is None:
+                standing.torn.append(ref.record)
+                continue
+            standing.done.add(ref.record)
+            if found != ref.path:
+                standing.other_ids.append(ref.record)
+    return standing

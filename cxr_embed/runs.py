@@ -1,0 +1,90 @@
+"""The folder that each run leaves behind: its tables and its manifest."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from cxr_embed import storage
+from cxr_embed.monitor import kind_of
+from cxr_embed.outcomes import Embedded, Failed, Outcome
+from cxr_embed.outputs import RUNS_FOLDER
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "embedded": ("dicom_id", "path", "record", "rows", "columns", "warnings"),
+    "failures": ("dicom_id", "path", "stage", "reason", "detail"),
+    "skipped": ("dicom_id", "path", "reason", "detail"),
+}
+
+_TABLE_OF_KIND = {"embedded": "embedded", "failed": "failures", "skipped": "skipped"}
+
+_REPORTED_PACKAGES = ("cxr-embed", "apache-beam", "tensorflow", "pydicom", "numpy")
+
+
+def new_run_id() -> str:
+    """Returns `<UTC time>-<short id>`; names sort by time."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+
+
+def run_folder(output_path: str, run_id: str) -> str:
+    """Returns where a run's tables and manifest go."""
+    return storage.join(output_path, RUNS_FOLDER, run_id)
+
+
+def table_row(outcome: Outcome) -> tuple[str, str]:
+    """Returns the table that an outcome belongs to, and its row as one line of CSV."""
+    if isinstance(outcome, Embedded):
+        row: tuple[Any, ...] = (
+            outcome.dicom_id, outcome.path, outcome.record, outcome.rows, outcome.columns,
+            " ".join(outcome.warnings),
+        )  # fmt: skip
+    elif isinstance(outcome, Failed):
+        row = (outcome.dicom_id, outcome.path, outcome.stage, outcome.reason, outcome.detail)
+    else:
+        row = (outcome.dicom_id, outcome.path, outcome.reason, outcome.detail)
+    return _TABLE_OF_KIND[kind_of(outcome)], _csv_line(row)
+
+
+def write_table(folder: str, table: str, rows: Iterable[str]) -> None:
+    """Writes one table, rows sorted, so that two runs over the same images write the same."""
+    text = _csv_line(TABLES[table]) + "".join(sorted(rows))
+    storage.write_whole(
+        storage.join(folder, f"{table}.csv"), text.encode("utf-8", "surrogateescape")
+    )
+
+
+def write_manifest(folder: str, manifest: dict[str, Any]) -> None:
+    """Writes `manifest.json`."""
+    data = json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
+    storage.write_whole(storage.join(folder, "manifest.json"), data.encode())
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that matter."""
+    found = {"python": platform.python_version()}
+    for name in _REPORTED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Returns what kind of machine this is; nothing that names it."""
+    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
+
+
+def _csv_line(row: Iterable[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(row)
+    return buffer.getvalue()
