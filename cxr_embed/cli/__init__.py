@@ -1,0 +1,1 @@
+"""The verbs: flags and words for people, nothing else."""

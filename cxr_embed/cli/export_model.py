@@ -1,0 +1,70 @@
+"""`cxr-embed export-model`: writes the reference network as a SavedModel."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.errors import UsageError
+from cxr_embed.models.efficientnet import ARCHITECTURES
+
+USAGE = """\
+Writes an EfficientNet as a TensorFlow SavedModel: batch norm folded, each weight once, signatures
+for images and for serialized tf.Examples.
+
+  cxr-embed export-model --output DIR [flags]"""
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+    flags.DEFINE_enum(
+        "architecture", "efficientnet-l2", list(ARCHITECTURES), "which network", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "image_size", 0, "rows and columns of its input; 0 is the architecture's own",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "embedding_size", 4096, "floats in an embedding; 0 is the pooled features themselves",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "weights", "random", "random (untrained, seeded), or a file of trained weights",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "of random weights and projections", flag_values=values)
+    flags.DEFINE_string("output", None, "the folder to write", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "replace an existing folder", flag_values=values)
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Exports a model; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    if not values.output:
+        raise UsageError("--output is missing: the folder to write")
+    from cxr_embed.cli import terminal
+    from cxr_embed.models.export import export_model
+
+    terminal.set_up_logging(0)
+    report = export_model(
+        values.output,
+        architecture=values.architecture,
+        image_size=values.image_size,
+        embedding_size=values.embedding_size,
+        weights=values.weights,
+        seed=values.seed,
+        overwrite=values.overwrite,
+    )
+    trained = "trained" if report.trained else "untrained, of no clinical meaning"
+    print(
+        f"{report.path}: {report.architecture}, {report.image_size} x {report.image_size} in, "
+        f"{report.embedding_size} floats out, {trained}; {report.bytes_on_disk / 1e6:.0f} MB in "
+        f"{report.seconds:.0f} s"
+    )
+    return 0

@@ -1,0 +1,102 @@
+"""Which model the main job's flags ask for: a folder, a bucket, the reference, or an endpoint."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from cxr_embed import models, sources, storage
+from cxr_embed.errors import UsageError
+from cxr_embed.models.config import ModelConfig, read_model_config
+
+if TYPE_CHECKING:
+    from cxr_embed.cli import terminal
+
+# A 16-bit radiograph of usual size as a PNG in base64.
+_FULL_SIZE_BYTES = 8_000_000
+
+
+def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
+    """Returns the hosted endpoint that was asked for, if any.
+
+    Raises:
+        UsageError: a part of its name is missing or cannot be, or other flags contradict it.
+    """
+    names = ("embeddings_project", "endpoint_location", "endpoint_id")
+    given = [values[name].value for name in names]
+    if not any(given):
+        return None
+    for name, value in zip(names, given, strict=True):
+        # It becomes part of a host name or of a path there.
+        if not value:
+            raise UsageError(
+                f"--{name} is missing: a hosted endpoint needs all of {', '.join(names)}"
+            )
+        pattern = r"[\w.:-]+" if name == names[0] else r"[\w-]+"
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise UsageError(f"--{name} {value} cannot be the name of one")
+    for name in ("model_path", "engine", "device", "precision"):
+        if values[name].value != values[name].default:
+            raise UsageError(f"--{name} means nothing together with --endpoint_id")
+    return models.Endpoint(*given)
+
+
+def model_settings(
+    values: flags.FlagValues, scratch: str, say: terminal.Speaker
+) -> models.ModelSettings:
+    """Returns which model to use, telling what a person should know of it first.
+
+    Args:
+        values: the main job's flags.
+        scratch: a folder for a model that has to be fetched.
+        say: tells a person one line.
+
+    Raises:
+        UsageError: the flags contradict each other, or the model cannot be fetched or made.
+    """
+    config = read_model_config(values.model_config) if values.model_config else ModelConfig()
+    endpoint = endpoint_of(values)
+    if endpoint is not None:
+        say(f"warning: the images leave this machine: each is sent to {endpoint.name}")
+        limit = config.endpoint.max_request_bytes
+        if not (config.size or config.bits) and limit < _FULL_SIZE_BYTES:
+            say(
+                f"warning: a 16-bit radiograph of full size rarely fits into {limit} bytes a "
+                "request: docs/models.md says what a model config can do about it"
+            )
+        return models.ModelSettings.of_endpoint(endpoint, config)
+    return models.ModelSettings(
+        path=_model_path(values, scratch, say),
+        config=config,
+        device=values.device,
+        engine=values.engine,
+        precision=values.precision,
+    )
+
+
+def _model_path(values: flags.FlagValues, scratch: str, say: terminal.Speaker) -> str:
+    """Returns the local folder of the model; `scratch` is for one that has to be fetched."""
+    if values.model_path and not storage.is_remote(values.model_path):
+        return str(values.model_path)
+    # Inputs are looked at before a model is fetched or exported, which may take minutes.
+    sources.find_images(
+        values.input_path, values.input_list, layout=values.output_layout,
+        limit=values.limit, output_path=values.output_path,
+    )  # fmt: skip
+    if values.model_path:
+        say(f"fetching {values.model_path}")
+        try:
+            storage.copy_folder(values.model_path, scratch)
+        except OSError as error:
+            raise UsageError(f"--model_path cannot be fetched: {error}") from error
+        return scratch
+    from cxr_embed.models import reference
+
+    say(
+        "warning: no --model_path: using the reference EfficientNet-L2 with random weights. "
+        "Untrained embeddings carry no clinical meaning; docs/models.md says how to get trained "
+        "weights."
+    )
+    return reference.ensure_reference_model(say)

@@ -1,0 +1,67 @@
+"""Fills the generated parts of docs/ from the code, which is the one place for each fact."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from absl.flags import FlagValues
+
+from cxr_embed.cli import inspect, run
+from cxr_embed.cli.flags import without_choices
+from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
+
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def _flags(values: FlagValues) -> str:
+    rows = ["| flag | meaning | default |", "| --- | --- | --- |"]
+    for name in values:
+        flag = values[name]
+        choices = getattr(flag.parser, "enum_values", None)
+        meaning = without_choices(flag.help)
+        if choices:
+            meaning = f"`{'`, `'.join(choices)}`: {meaning}"
+        default = "-" if flag.default is None else f"`{flag.default}`"
+        if isinstance(flag.default, bool):
+            default = "off"
+        rows.append(f"| `--{name}` | {meaning} | {default} |".replace("<", "&lt;"))
+    return "\n".join(rows)
+
+
+def _reasons() -> str:
+    rows = ["| outcome | stage | reason | meaning |", "| --- | --- | --- | --- |"]
+    rows += [
+        f"| failed | {r.stage} | `{code}` | {r.meaning} |" for code, r in FAILURE_REASONS.items()
+    ]
+    rows += [f"| skipped | - | `{code}` | {meaning} |" for code, meaning in SKIP_REASONS.items()]
+    return "\n".join(rows)
+
+
+def _warnings() -> str:
+    rows = ["| warning | meaning |", "| --- | --- |"]
+    rows += [f"| `{code}` | {meaning} |" for code, meaning in WARNINGS.items()]
+    return "\n".join(rows)
+
+
+PARTS: dict[str, tuple[str, Callable[[], str]]] = {
+    "flags": ("flags.md", lambda: _flags(run.make_flags())),
+    "inspect": ("inspect.md", lambda: _flags(inspect.make_flags())),
+    "reasons": ("outputs.md", _reasons),
+    "warnings": ("pixels.md", _warnings),
+}
+
+
+def updated(part: str) -> tuple[Path, str]:
+    """Returns a page and what it should say."""
+    name, make = PARTS[part]
+    path = _DOCS / name
+    pattern = re.compile(rf"(<!-- {part} -->\n).*?(<!-- /{part} -->)", re.DOTALL)
+    return path, pattern.sub(lambda match: f"{match[1]}{make()}\n{match[2]}", path.read_text())
+
+
+if __name__ == "__main__":
+    for part in PARTS:
+        page, text = updated(part)
+        page.write_text(text)

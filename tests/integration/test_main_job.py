@@ -1,0 +1,274 @@
+"""The main job, whole, with a real EfficientNet of the exporter's and real runs of Beam."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import GRADIENT, make_dicom
+from PIL import Image
+from running import Ran, all_files, last_run, manifest, records, run_apart, run_here, table
+
+import cxr_embed
+from cxr_embed.fingerprint import CONFIG_NAME
+from cxr_embed.records import Record, decode_record, encode_record
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Twelve radiographs, all different, in two folders."""
+    folder = tmp_path / "in"
+    for number in range(12):
+        path = folder / f"s{number % 2}" / f"image{number:02d}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_dicom(np.roll(GRADIENT, 37 * number)))
+    return folder
+
+
+@pytest.fixture
+def job(images: Path, tmp_path: Path, small_model: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the job on `images`; flags may be replaced."""
+
+    def start(*extra: str, **flags: Any) -> Ran:
+        defaults = {
+            "input_path": images,
+            "output_path": tmp_path / "out",
+            "model_path": small_model,
+        }
+        return run_here(capsys, *extra, **(defaults | flags))
+
+    return start
+
+
+class TestRecords:
+    def test_one_record_an_image_that_tensorflow_reads(self, job: Any, tmp_path: Path) -> None:
+        import tensorflow as tf
+
+        assert job().status == 0
+        names = sorted(str(p) for p in (tmp_path / "out").glob("*.tfrecord"))
+        spec = {
+            "image/id": tf.io.FixedLenFeature([], tf.string),
+            "embedding": tf.io.FixedLenFeature([4096], tf.float32),
+        }
+        parsed = [tf.io.parse_single_example(r, spec) for r in tf.data.TFRecordDataset(names)]
+        assert len(parsed) == 12
+        ids = [example["image/id"].numpy().decode() for example in parsed]
+        assert ids[3] == str(tmp_path / "in/s1/image03.dcm")
+        values = np.stack([example["embedding"].numpy() for example in parsed])
+        assert np.isfinite(values).all()
+        assert len(np.unique(values, axis=0)) == 12
+
+    def test_the_library_reads_them_back(self, job: Any, tmp_path: Path) -> None:
+        job()
+        embeddings = cxr_embed.load_embeddings(str(tmp_path / "out"))
+        assert embeddings.ids == [f"image{n:02d}" for n in range(12)]
+        assert embeddings.values.shape == (12, 4096)
+
+    def test_two_runs_give_the_same_bytes(self, job: Any, tmp_path: Path) -> None:
+        job()
+        job(output_path=tmp_path / "again")
+        assert records(tmp_path / "out") == records(tmp_path / "again")
+
+    def test_mirror_keeps_the_folders(self, job: Any, tmp_path: Path) -> None:
+        assert job(output_layout="mirror", limit=3).status == 0
+        assert sorted(records(tmp_path / "out")) == [
+            "s0/image00.tfrecord", "s0/image02.tfrecord", "s0/image04.tfrecord",
+        ]  # fmt: skip
+
+    def test_pictures_and_lists_are_inputs_too(self, job: Any, tmp_path: Path) -> None:
+        Image.fromarray((GRADIENT % 256).astype(np.uint8)).save(tmp_path / "a.png")
+        Image.fromarray((GRADIENT % 256).astype(np.uint8)).save(tmp_path / "b.JPG")
+        (tmp_path / "list").write_text(f"{tmp_path}/a.png\n{tmp_path}/b.JPG\n{tmp_path}/gone.dcm\n")
+        ran = job(input_path=None, input_list=tmp_path / "list")
+        assert ran.status == 1
+        assert sorted(records(tmp_path / "out")) == ["a.tfrecord", "b.tfrecord"]
+        assert [r["reason"] for r in table(tmp_path / "out", "failures")] == ["read_error"]
+
+    def test_both_renderings_and_other_batch_sizes(self, job: Any, tmp_path: Path) -> None:
+        job(limit=2)
+        assert job(limit=2, rendering="dicom", output_path=tmp_path / "dicom").status == 0
+        assert job(batch_size=5, output_path=tmp_path / "batched").status == 0
+        assert records(tmp_path / "dicom").keys() == records(tmp_path / "out").keys()
+        one = cxr_embed.load_embeddings(str(tmp_path / "out")).values
+        batched = cxr_embed.load_embeddings(str(tmp_path / "batched")).values[[0, 2]]
+        np.testing.assert_allclose(one, batched, rtol=0, atol=1e-4 * np.abs(one).max())
+
+
+class TestOutcomes:
+    def test_a_bad_file_costs_itself_only(self, job: Any, images: Path, tmp_path: Path) -> None:
+        (images / "broken.dcm").write_bytes(make_dicom()[:-500])
+        (images / "colour.dcm").write_bytes(make_dicom(PhotometricInterpretation="RGB"))
+        (images / "report.txt").write_text("no image")
+        ran = job(batch_size=4)
+        assert ran.status == 1
+        assert len(records(tmp_path / "out")) == 12
+        failures = table(tmp_path / "out", "failures")
+        assert [(r["dicom_id"], r["stage"], r["reason"]) for r in failures] == [
+            ("broken", "decode", "truncated"),
+            ("colour", "decode", "not_grayscale"),
+        ]
+        skipped = table(tmp_path / "out", "skipped")
+        assert [(r["dicom_id"], r["reason"]) for r in skipped] == [("report.txt", "not_an_image")]
+        assert "1 truncated" in ran.out
+        assert str(last_run(tmp_path / "out")) in ran.out
+
+    def test_skip_errors_ends_well(self, job: Any, images: Path) -> None:
+        (images / "broken.dcm").write_bytes(b"rubbish")
+        assert job(skip_errors=True).status == 0
+
+    def test_frontal_views_only(self, job: Any, images: Path, tmp_path: Path) -> None:
+        (images / "lateral.dcm").write_bytes(make_dicom(ViewPosition="LL"))
+        (images / "unknown.dcm").write_bytes(make_dicom(ViewPosition=None))
+        assert job(views="frontal").status == 0
+        assert [r["dicom_id"] for r in table(tmp_path / "out", "skipped")] == ["lateral"]
+        assert "unknown.tfrecord" in records(tmp_path / "out")
+
+    def test_max_failures_stops_early(self, job: Any, images: Path, tmp_path: Path) -> None:
+        for number in range(200):
+            (images / f"bad{number}.dcm").write_bytes(b"rubbish")
+        ran = job("--direct_num_workers=1", max_failures=3, skip_errors=True)
+        assert ran.status == 1
+        assert "stopped early" in ran.err
+        counts = manifest(tmp_path / "out")["counts"]
+        assert counts["failed"]["not_an_image"] < 20
+        assert counts["not_attempted"] > 150
+
+    def test_the_manifest_accounts_for_every_image(
+        self, job: Any, images: Path, tmp_path: Path
+    ) -> None:
+        (images / "broken.dcm").write_bytes(b"rubbish")
+        job()
+        written = manifest(tmp_path / "out")
+        assert written["counts"] == {
+            "found": 13, "embedded": 12, "already_there": 0, "not_attempted": 0,
+            "skipped": {}, "failed": {"not_an_image": 1},
+        }  # fmt: skip
+        assert written["device"] == "cpu"
+        assert written["fingerprint"]["rendering"] == "cxr_foundation"
+        assert {"read", "decode_and_render", "fit", "infer", "write"} < set(written["seconds"])
+        embedded = table(tmp_path / "out", "embedded")
+        assert len(embedded) == 12
+        assert embedded[0]["rows"] == str(GRADIENT.shape[0])
+
+    def test_a_model_that_gives_nan_fails_the_image(self, job: Any, tmp_path: Path) -> None:
+        import tensorflow as tf
+
+        class Model(tf.Module):
+            @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32)])
+            def __call__(self, image: Any) -> Any:
+                corner = image[:, :1, :1, :]
+                return tf.reshape(image, [-1, 64]) / tf.cast(corner[:, 0, 0] < 0.3, tf.float32)
+
+        model = Model()
+        tf.saved_model.save(
+            model, str(tmp_path / "m"), signatures={"serving_default": model.__call__}
+        )
+        ran = job(model_path=tmp_path / "m", batch_size=12)
+        assert ran.status == 1
+        failures = table(tmp_path / "out", "failures")
+        assert {row["reason"] for row in failures} == {"not_finite"}
+        assert 0 < len(failures) < 12
+        assert len(records(tmp_path / "out")) == 12 - len(failures)
+
+
+class TestResume:
+    def test_what_stands_is_not_computed_again(self, job: Any, tmp_path: Path) -> None:
+        job(limit=5)
+        stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.tfrecord")}
+        ran = job()
+        assert "already there  5" in ran.out
+        assert "embedded       7" in ran.out
+        assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+
+    def test_all_done_needs_no_model(self, job: Any, tmp_path: Path) -> None:
+        job()
+        ran = job()
+        assert ran.status == 0
+        assert "already there  12" in ran.out
+        assert "loaded in" not in ran.err
+        assert manifest(tmp_path / "out")["counts"]["already_there"] == 12
+        assert table(tmp_path / "out", "embedded") == []
+
+    def test_torn_records_and_leftovers_are_mended(self, job: Any, tmp_path: Path) -> None:
+        job()
+        out = tmp_path / "out"
+        whole = records(out)
+        torn = out / "image03.tfrecord"
+        torn.write_bytes(torn.read_bytes()[:900])
+        (out / "image05.tfrecord").write_bytes(b"")
+        (out / ".cxr-embed-0123.tmp").write_bytes(b"left by a killed run")
+        ran = job()
+        assert ran.status == 0
+        assert "2 damaged records" in ran.err
+        assert records(out) == whole
+        assert all_files(out) == {*whole, CONFIG_NAME}
+
+    def test_a_failed_image_is_tried_again(self, job: Any, images: Path, tmp_path: Path) -> None:
+        (images / "late.dcm").write_bytes(b"rubbish")
+        assert job().status == 1
+        (images / "late.dcm").write_bytes(make_dicom())
+        assert job().status == 0
+        assert "late.tfrecord" in records(tmp_path / "out")
+
+    def test_overwrite_computes_all_again(self, job: Any, tmp_path: Path) -> None:
+        job()
+        out = tmp_path / "out"
+        before = records(out)
+        false = Record(str(tmp_path / "in/s0/image00.dcm"), np.zeros(4096, np.float32))
+        (out / "image00.tfrecord").write_bytes(encode_record(false))
+        assert "embedded       12" in job(overwrite=True).out
+        assert records(out) == before
+
+    def test_other_settings_are_refused_unless_overwritten(self, job: Any, tmp_path: Path) -> None:
+        job()
+        out = tmp_path / "out"
+        before = records(out)
+        ran = job(rendering="dicom")
+        assert ran.status == 2
+        assert "(rendering)" in ran.err
+        assert records(out) == before
+        assert job(rendering="dicom", overwrite=True).status == 0
+        assert job(rendering="dicom").status == 0
+        assert job().status == 2
+
+    def test_another_models_output_is_refused(
+        self, job: Any, tmp_path: Path, small_model: Path
+    ) -> None:
+        job(limit=1)
+        other = tmp_path / "model"
+        shutil.copytree(small_model, other)
+        index = next((other / "variables").glob("*.data-*"))
+        index.write_bytes(index.read_bytes()[:-4] + b"\0\0\0\1")
+        ran = job(model_path=other)
+        assert ran.status == 2
+        assert "(model_sha256)" in ran.err
+
+    def test_a_record_with_another_id_is_kept_and_told(
+        self, job: Any, images: Path, tmp_path: Path
+    ) -> None:
+        job()
+        moved = tmp_path / "moved"
+        images.rename(moved)
+        ran = job(input_path=moved)
+        assert ran.status == 0
+        assert "warning: 12 records already there carry another image/id" in ran.err
+        kept = decode_record((tmp_path / "out/image00.tfrecord").read_bytes())
+        assert kept.image_id == str(images / "s0/image00.dcm")
+
+
+class TestApart:
+    """The program in a process of its own."""
+
+    def test_from_any_folder(self, images: Path, tmp_path: Path, small_model: Path) -> None:
+        ran = run_apart(
+            input_path="in", output_path="out", model_path=small_model, limit=2, cwd=tmp_path
+        )
+        assert ran.status == 0, ran.err
+        assert "found 2 images in in" in ran.err
+        assert "tensorflow in float32" in ran.err
+        assert decode_record((tmp_path / "out/image00.tfrecord").read_bytes()).image_id == (
+            "in/s0/image00.dcm"
+        )
