@@ -18,7 +18,7 @@ setup: $(INSTALLED) ## makes .venv with everything in it, exact versions
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "cxr-embed needs Python 3.11 or 3.12: install one, or pass PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,openvino]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,train,explore,docs,openvino]'
 	@touch $@
 
 demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2, start to end

@@ -10,7 +10,10 @@ does.
 What an image may take is set by its size: processor time, address space, and time on the clock for
 one that waits for ever. Past that, or when it crashes, its child is lost and it is rejected.
 
-What it costs, measured: {COSTS}
+What it costs, against the same decoder in this process: under half a millisecond for a 440 x 440
+RLE image, 16 ms for one of 3056 x 2544 (26 ms of decoding), and nothing that can be told from noise
+for JPEG-LS and JPEG 2000, where huge pages win back what the way there and back takes. Each child
+takes 0.3 s to start, once, and 75 MB.
 """
 
 from __future__ import annotations

@@ -66,6 +66,16 @@ def pydicoms(data: bytes) -> np.ndarray:
     return get_decoder(syntax).as_array(dataset, raw=True, decoding_plugin=plugin)[0]
 
 
+def is_readable(syntax: str) -> bool:
+    """Whether the pinned decoder of a transfer syntax is installed."""
+    try:
+        decoders.require_decoder(syntax)
+    except ImageRejected as rejected:
+        assert rejected.reason == "unsupported_transfer_syntax"
+        return False
+    return True
+
+
 def possible(syntax: str, kind: str) -> bool:
     dtype, bits = KINDS[kind]
     if syntax == "jpeg":
@@ -130,6 +140,9 @@ class TestRealFiles:
         for path in sorted((sample_folder / "dicom").glob("der_chest10_*")):
             data = path.read_bytes()
             if path.stem.endswith(("truncated", "noheader", "deflated")):
+                continue
+            syntax = pydicom.dcmread(path, stop_before_pixels=True).file_meta.TransferSyntaxUID
+            if not is_readable(syntax):  # 12-bit JPEG needs an extra that is not installed here
                 continue
             expected = pydicoms(data)
             np.testing.assert_array_equal(decode(data), expected, err_msg=path.name)
