@@ -25,6 +25,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.runners.runner import create_runner
 
 from cxr_embed import models, monitor, runs, storage
 from cxr_embed.errors import ImageRejected, ImageSkipped, UsageError, one_line
@@ -305,7 +306,13 @@ def check_beam_flags(arguments: list[str]) -> str:
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise UnknownFlags(unknown)
-    return known.runner or ""
+    runner = known.runner or ""
+    try:
+        if runner:
+            create_runner(runner)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"--runner {runner}: {one_line(error)}") from error
+    return runner
 
 
 def without_runner(arguments: list[str]) -> list[str]:

@@ -117,8 +117,8 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
 
     leftovers = cli_flags.parse(values, arguments)
-    _require(values)
     runner, beam_arguments = _beam_flags(values, leftovers)
+    _require(values)
     terminal.set_up_logging(values.verbosity)
     say = terminal.Speaker(quiet=values.verbosity < 0)
     with tempfile.TemporaryDirectory(prefix="cxr-embed-model-") as scratch:

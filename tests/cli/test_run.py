@@ -12,6 +12,7 @@ from running import Ran, all_files, run_apart, run_here
 
 from cxr_embed.cli import main as cli_main
 from cxr_embed.cli import run
+from cxr_embed.errors import UsageError
 
 # The main job's flags as documented; a flag that comes or goes has to be told here and in docs/.
 DOCUMENTED = {
@@ -94,6 +95,7 @@ def test_help_shows_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
         ({"ovewrite": True}, "unknown flag --ovewrite; did you mean --overwrite?"),
         ({"no_such_flag": 3}, "unknown flag --no_such_flag"),
         ({"direct_num_workers": "x"}, "--direct_num_workers"),
+        ({"runner": "NoSuchRunner"}, "--runner NoSuchRunner"),
     ],
 )
 def test_a_mistake_is_one_line_status_2_and_nothing_written(
@@ -105,6 +107,11 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(
     assert ran.err.count("cxr-embed:") == 1
     assert "Traceback" not in ran.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_flag_that_nobody_knows_is_named_first() -> None:
+    with pytest.raises(UsageError, match="unknown flag --inptu_path; did you mean --input_path"):
+        run.main(["--inptu_path=x"])
 
 
 def test_a_stray_word_is_named(job: Any) -> None:
