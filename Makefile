@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 DEMO ?= demo
+# Tests that run at a time; none of them needs more than 2 GB.
+JOBS ?= auto
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format bench docs clean
@@ -32,7 +34,7 @@ test: lint test-fast ## lint, types and all tests
 	$(BIN)/pytest -m slow -p no:cacheprovider --durations=5
 
 test-fast: $(INSTALLED) ## the tests without the real EfficientNet-L2
-	$(BIN)/pytest -m "not slow" --durations=10
+	$(BIN)/pytest -m "not slow" -n $(JOBS) --durations=10
 
 lint: $(INSTALLED) ## style, format and types
 	$(BIN)/ruff check .
