@@ -40,8 +40,11 @@ def run_folder(output_path: str, run_id: str) -> str:
     return storage.join(output_path, RUNS_FOLDER, run_id)
 
 
-def table_row(outcome: Outcome) -> tuple[str, str]:
-    """Returns the table that an outcome belongs to, and its row as one line of CSV."""
+def table_row(outcome: Outcome) -> tuple[str, bytes]:
+    """Returns the table that an outcome belongs to, and its row as one line of CSV.
+
+    It is bytes, since a file name need not be text, and what crosses a shuffle has to be.
+    """
     if isinstance(outcome, Embedded):
         row: tuple[Any, ...] = (
             outcome.dicom_id, outcome.path, outcome.record, outcome.rows, outcome.columns,
@@ -54,12 +57,14 @@ def table_row(outcome: Outcome) -> tuple[str, str]:
     return _TABLE_OF_KIND[kind_of(outcome)], _csv_line(row)
 
 
-def write_table(folder: str, table: str, rows: Iterable[str]) -> None:
-    """Writes one table, rows sorted, so that two runs over the same images write the same."""
-    text = _csv_line(TABLES[table]) + "".join(sorted(rows))
-    storage.write_whole(
-        storage.join(folder, f"{table}.csv"), text.encode("utf-8", "surrogateescape")
-    )
+def write_lines(folder: str, name: str, lines: Iterable[bytes]) -> None:
+    """Writes one of the run's CSV files, with a head if it is a table.
+
+    The lines are sorted, so that two runs over the same images write the same.
+    """
+    columns = TABLES.get(name.removesuffix(".csv"))
+    head = _csv_line(columns) if columns else b""
+    storage.write_whole(storage.join(folder, name), head + b"".join(sorted(lines)))
 
 
 def write_manifest(folder: str, manifest: dict[str, Any]) -> None:
@@ -84,7 +89,7 @@ def machine() -> dict[str, Any]:
     return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
 
 
-def _csv_line(row: Iterable[Any]) -> str:
+def _csv_line(row: Iterable[Any]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(row)
-    return buffer.getvalue()
+    return buffer.getvalue().encode("utf-8", "surrogateescape")
