@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
 import time
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from cxr_embed import ledger, models, monitor, outputs, runs, sources, storage, threads
+from cxr_embed import ledger, models, monitor, outputs, profiling, runs, sources, storage, threads
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import (
     Fingerprint,
@@ -53,6 +54,7 @@ class Job:
     runner: str = LOCAL_RUNNER
     beam_arguments: tuple[str, ...] = ()
     decode_threads: int = 0
+    profile: bool = False
 
     @property
     def is_local(self) -> bool:
@@ -216,10 +218,13 @@ def execute(plan_: Plan, say: Say, watch: Callable[[monitor.RunMonitor, int], An
         from cxr_embed import transforms  # noqa: F401  Beam takes seconds to import
 
         _prepare_output(plan_, model.embedding_size)
-        with watch(watched, len(plan_.todo)):
+        sampling = profiling.Sampler() if job.profile else contextlib.nullcontext()
+        with watch(watched, len(plan_.todo)), sampling as sampler:
             clock = time.perf_counter()
             counters = _run_graph(plan_, conditions)
             walk_seconds = time.perf_counter() - clock
+        if sampler is not None:
+            runs.write_profile(folder, sampler, _stages(counters))
     else:
         for table in runs.TABLES:
             runs.write_lines(folder, f"{table}.csv", [])
@@ -332,12 +337,6 @@ def _manifest(
     plan_: Plan, result: Result, counters: dict[str, int], conditions: Conditions
 ) -> dict[str, Any]:
     job = plan_.job
-    suffix = "_microseconds"
-    stages = {
-        name.removesuffix(suffix): round(value / 1e6, 3)
-        for name, value in sorted(counters.items())
-        if name.endswith(suffix)
-    }
     return {
         "run_id": plan_.run_id,
         "command": sys.argv,
@@ -360,9 +359,19 @@ def _manifest(
         "seconds": {
             "model_load": round(conditions.load_seconds, 3),
             "wall": round(result.seconds, 3),
-            **stages,
+            **_stages(counters),
         },
         "images_per_second": round(result.images_per_second, 3),
+    }
+
+
+def _stages(counters: dict[str, int]) -> dict[str, float]:
+    """Returns seconds by stage, summed over threads."""
+    suffix = "_microseconds"
+    return {
+        name.removesuffix(suffix): round(value / 1e6, 3)
+        for name, value in sorted(counters.items())
+        if name.endswith(suffix)
     }
 
 

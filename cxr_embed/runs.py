@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from cxr_embed import storage
+from cxr_embed import profiling, storage
 from cxr_embed.monitor import kind_of
 from cxr_embed.outcomes import Embedded, Failed, Outcome
 from cxr_embed.outputs import RUNS_FOLDER
@@ -71,6 +71,23 @@ def write_manifest(folder: str, manifest: dict[str, Any]) -> None:
     """Writes `manifest.json`."""
     data = json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
     storage.write_whole(storage.join(folder, "manifest.json"), data.encode())
+
+
+def write_profile(folder: str, sampler: profiling.Sampler, stages: dict[str, float]) -> None:
+    """Writes where the time went: seconds by stage, the sampled stacks, and their picture."""
+    whole = sum(stages.values()) or 1.0
+    rows = [("stage", "seconds", "share")] + [
+        (stage, f"{seconds:.3f}", f"{seconds / whole:.4f}")
+        for stage, seconds in sorted(stages.items(), key=lambda item: -item[1])
+    ]
+    seconds = sampler.seconds
+    title = "Seconds of all threads, waiting for work left out"
+    for name, data in {
+        "profile_stages.csv": b"".join(_csv_line(row) for row in rows),
+        "profile_stacks.txt": profiling.collapsed(seconds).encode(),
+        "profile.svg": profiling.flame_graph(seconds, title).encode(),
+    }.items():
+        storage.write_whole(storage.join(folder, name), data)
 
 
 def versions() -> dict[str, str]:

@@ -6,14 +6,12 @@ costs once a chunk here, and only references and lines of tables ever leave it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -32,9 +30,6 @@ _Item = TypeVar("_Item")
 
 # Uploads that one batch has under way at a time.
 _UPLOADS = 16
-
-# A model on this machine uses all of it by itself: callers take turns.
-_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -107,6 +102,27 @@ class _Clock:
         self._since = now
 
 
+class _Turn:
+    """Lets one thread of this process at a time into the model, or all of them.
+
+    A model on this machine uses all of it by itself. A hosted one answers many at a time. The wait
+    is a function of its own so that profiles show it.
+    """
+
+    _lock = threading.Lock()
+
+    def __init__(self, is_shared: bool) -> None:
+        self._is_shared = is_shared
+
+    def __enter__(self) -> None:
+        if not self._is_shared:
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_shared:
+            self._lock.release()
+
+
 class Walk:
     """Walks chunks of images, one after the other; a process may have several at a time.
 
@@ -128,9 +144,7 @@ class Walk:
             device=self._model.device,
             is_remote=self._is_remote,
         ).decode
-        self._turn: AbstractContextManager[Any] = _turn
-        if settings.model.endpoint is not None:
-            self._turn = contextlib.nullcontext()  # a hosted one answers many at a time
+        self._turn = _Turn(is_shared=settings.model.endpoint is not None)
 
     def walk(self, refs: Sequence[ImageRef]) -> Walked:
         """Walks a chunk to its end, or until the run is asked to stop."""

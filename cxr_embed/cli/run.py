@@ -97,6 +97,7 @@ def make_flags() -> flags.FlagValues:
     switch("overwrite", "recompute what is already there")
     switch("skip_errors", "exit 0 although some images failed")
     number("max_failures", 0, "stop early once more than N images have failed; 0 is never")
+    switch("profile", "also write seconds per stage and a flame graph into the run's folder")
     number(
         "verbosity", 0, "absl's: -1 warnings and errors only, 0 also progress, 1 also debugging", -3
     )
@@ -122,6 +123,8 @@ def main(arguments: list[str]) -> int:
     leftovers = cli_flags.parse(values, arguments)
     _require(values)
     runner, beam_arguments = _beam_flags(values, leftovers)
+    if values.profile and runner != job.LOCAL_RUNNER:
+        raise UsageError("--profile looks into this process: it needs --runner=DirectRunner")
     terminal.set_up_logging(values.verbosity)
     say = terminal.Speaker(quiet=values.verbosity < 0)
     with tempfile.TemporaryDirectory(prefix="cxr-embed-model-") as scratch:
@@ -187,6 +190,7 @@ def _make_job(
         runner=runner,
         beam_arguments=tuple(beam_arguments),
         decode_threads=values.decode_threads,
+        profile=values.profile,
     )
 
 
