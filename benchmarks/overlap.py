@@ -32,7 +32,7 @@ from cxr_embed.image_files import read_image
 from cxr_embed.radiograph import Radiograph
 
 SECONDS_AN_IMAGE = 0.020
-IMAGES = {"explicit": 400, "j2k_lossless": 32}
+IMAGES = {"explicit": 300, "j2k_lossless": 24}
 
 
 class StandIn:
@@ -49,7 +49,7 @@ class StandIn:
 
     def embed(self, images: Sequence[Any]) -> np.ndarray:
         time.sleep(SECONDS_AN_IMAGE * len(images))
-        return np.stack([np.full(4096, image.mean(), np.float32) for image in images])
+        return np.stack([np.full(4096, image[237, 237, 0]) for image in images])
 
 
 def _decode_seconds(refs: Sequence[sources.ImageRef], model: StandIn) -> float:
@@ -71,8 +71,10 @@ def _measure(folder: Path, syntax: str, batch_size: int, rounds: int) -> str:
     models._shared.clear()
     models._shared[settings] = model  # type: ignore[assignment]
     model.embed([model.fit(read_image(storage.read_bytes(refs[0].path)))])
-    decode, whole = [], []
+    decode, start_up, whole = [], [], []
     for _ in range(rounds):
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        start_up.append(run_job_here(refs[:1], folder / "out", settings, batch_size=1).seconds)
         decode.append(_decode_seconds(refs[: min(count, 24)], model))
         shutil.rmtree(folder / "out", ignore_errors=True)
         result = run_job_here(refs, folder / "out", settings, batch_size=batch_size)
@@ -80,9 +82,10 @@ def _measure(folder: Path, syntax: str, batch_size: int, rounds: int) -> str:
         print(f"  {syntax}: {decode[-1]:.4f} {whole[-1]:.4f}", file=sys.stderr, flush=True)
     decoding, job = statistics.median(decode), statistics.median(whole)
     floor = max(decoding / cores, SECONDS_AN_IMAGE)
+    first = max(0.0, statistics.median(start_up) - decoding - SECONDS_AN_IMAGE)
     return (
         f"| {syntax} | {batch_size} | {1e3 * decoding / cores:.1f} | {1e3 * SECONDS_AN_IMAGE:.1f} "
-        f"| {1e3 * job:.1f} | {job / floor:.2f} | "
+        f"| {1e3 * job:.1f} | {job / floor:.2f} | {(job - first / count) / floor:.2f} | "
         f"{(decoding + SECONDS_AN_IMAGE) / job:.2f} |"
     )
 
@@ -95,11 +98,11 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     lines = [
-        f"3056 x 2544 pixels; {IMAGES} images, start of the graph included; milliseconds an image, "
-        f"median of {arguments.rounds}.\n",
+        f"3056 x 2544 pixels, {' and '.join(map(str, IMAGES.values()))} images; milliseconds an "
+        f"image, median of {arguments.rounds}.\n",
         "| syntax | batch size | decoding / cores | model | main job | job / the larger | "
-        "times as fast as one after the other |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "start of the graph left out | times as fast as one after the other |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         lines += [

@@ -20,6 +20,7 @@ out is `cxr-embed verify`'s task.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import io
@@ -86,8 +87,10 @@ def read(paths: Iterable[str]) -> dict[str, Line]:
             text = storage.read_bytes(path).decode("utf-8", "surrogateescape")
         except OSError:
             continue
-        rows = csv.reader(io.StringIO(text, newline=""))
-        found |= {row[0]: Line(*row) for row in rows if len(row) == len(Line._fields)}
+        with contextlib.suppress(csv.Error):
+            for row in csv.reader(io.StringIO(text, newline="")):
+                if len(row) == len(Line._fields):
+                    found[row[0]] = Line(*row)
     return found
 
 

@@ -126,7 +126,7 @@ def flame_graph(seconds: Mapping[Stack, float], title: str) -> str:
     boxes = [_Box(0, 0.0, total, "all threads"), *_boxes(sorted(seconds.items()), 0, 0.0)]
     scale = (_WIDTH - 2 * _MARGIN) / max(total, 1e-9)
     shown = [box for box in boxes if box.seconds * scale >= _NARROWEST]
-    height = (max(box.depth for box in shown) + 4) * _ROW
+    height = (max((box.depth for box in shown), default=0) + 4) * _ROW
     drawn = "\n".join(_draw(box, scale, total) for box in shown)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
