@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import sys
 import time
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from cxr_embed import models, monitor, outputs, runs, sources, storage
+from cxr_embed import ledger, models, monitor, outputs, profiling, runs, sources, storage, threads
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import (
     Fingerprint,
@@ -24,13 +25,17 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
 Say = Callable[[str], None]
 
+# Beam's own default tries to download another runner; everybody gets the in-process one.
+LOCAL_RUNNER = "FnApiRunner"
+
 
 @dataclass(frozen=True)
 class Job:
     """What the user asked for; the fields are the flags of CONTRACT's main job.
 
     `model` is resolved already: a local folder. `runner` is a Beam runner's name, and
-    `beam_arguments` are the user's Beam flags.
+    `beam_arguments` are the user's Beam flags. A `batch_size` or `decode_threads` of 0 is for
+    `execute` to choose.
     """
 
     output_path: str
@@ -46,9 +51,15 @@ class Job:
     overwrite: bool = False
     max_failures: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
-    runner: str = "FnApiRunner"
+    runner: str = LOCAL_RUNNER
     beam_arguments: tuple[str, ...] = ()
-    threads: int = 1
+    decode_threads: int = 0
+    profile: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Beam's in-process runner runs it, here."""
+        return self.runner == LOCAL_RUNNER
 
 
 @dataclass
@@ -63,6 +74,7 @@ class Plan:
         leftovers: files that a killed run left in the output.
         fingerprint: how the records will be made.
         embedding_size: floats in an embedding; None until a model was loaded.
+        checked: lines for the ledger: records that stand and had to be read through.
         run_id: the run's name.
     """
 
@@ -73,6 +85,7 @@ class Plan:
     leftovers: list[str]
     fingerprint: Fingerprint
     embedding_size: int | None
+    checked: list[ledger.Line] = field(default_factory=list)
     run_id: str = field(default_factory=runs.new_run_id)
 
 
@@ -83,7 +96,9 @@ class Conditions:
     started: datetime.datetime
     batch_size: int
     device: str
+    threads: threads.Threads
     load_seconds: float = 0.0
+    first_image_seconds: float = 0.0
 
 
 @dataclass
@@ -143,10 +158,10 @@ def plan(job: Job, say: Say) -> Plan:
     old = read_output_config(job.output_path)
     outputs.require_same_settings(job.output_path, old, fingerprint, found)
     size = old.embedding_size if old else None
-    standing = outputs.find_standing(job.output_path, refs, found.records, size or 0)
+    standing = outputs.find_standing(job.output_path, refs, found, size or 0)
     _tell_about_standing(standing, say)
     todo = [ref for ref in refs if ref.record not in standing.done]
-    return Plan(job, refs, todo, [], found.leftovers, fingerprint, size)
+    return Plan(job, refs, todo, [], found.leftovers, fingerprint, size, standing.checked)
 
 
 def _read_unless_damaged(output_path: str) -> OutputConfig | None:
@@ -186,25 +201,35 @@ def execute(plan_: Plan, say: Say, watch: Callable[[monitor.RunMonitor, int], An
     job = plan_.job
     started = datetime.datetime.now(datetime.UTC)
     folder = runs.run_folder(job.output_path, plan_.run_id)
-    conditions = Conditions(started, job.batch_size, job.model.device)
+    nothing = threads.Threads(job.decode_threads, 0)
+    conditions = Conditions(started, job.batch_size, job.model.device, nothing)
     walk_seconds = 0.0
     counters: dict[str, int] = {}
     watched = monitor.monitor_of(plan_.run_id, job.max_failures)
     outputs.remove_leftovers(job.output_path, plan_.leftovers)
+    if plan_.checked:
+        runs.write_lines(folder, ledger.STANDING, [ledger.encode(plan_.checked)])
     if plan_.todo:
         clock = time.perf_counter()
         model = models.shared(job.model)
         conditions.load_seconds = time.perf_counter() - clock
         conditions.batch_size, conditions.device = _check_model(plan_, model), model.device
+        conditions.threads = _choose_threads(job, conditions)
         say(_describe(job, model, conditions))
+        from cxr_embed import transforms  # noqa: F401  Beam takes seconds to import
+
         _prepare_output(plan_, model.embedding_size)
-        with watch(watched, len(plan_.todo)):
+        sampling = profiling.Sampler() if job.profile else contextlib.nullcontext()
+        with watch(watched, len(plan_.todo)), sampling as sampler:
             clock = time.perf_counter()
-            counters = _run_graph(plan_, conditions.batch_size)
+            counters = _run_graph(plan_, conditions)
             walk_seconds = time.perf_counter() - clock
+        conditions.first_image_seconds = (watched.first or clock) - clock
+        if sampler is not None:
+            runs.write_profile(folder, sampler, _stages(counters))
     else:
         for table in runs.TABLES:
-            runs.write_table(folder, table, [])
+            runs.write_lines(folder, f"{table}.csv", [])
     result = _result(plan_, counters, walk_seconds, folder, watched.is_stopping)
     runs.write_manifest(folder, _manifest(plan_, result, counters, conditions))
     return result
@@ -226,12 +251,24 @@ def _check_model(plan_: Plan, model: models.EmbeddingModel) -> int:
     return wanted
 
 
+def _choose_threads(job: Job, conditions: Conditions) -> threads.Threads:
+    return threads.choose(
+        job.decode_threads,
+        batch_size=conditions.batch_size,
+        device=conditions.device,
+        is_remote=any(
+            storage.is_remote(path or "")
+            for path in (job.input_path, job.input_list, job.output_path)
+        ),
+    )
+
+
 def _describe(job: Job, model: models.EmbeddingModel, conditions: Conditions) -> str:
     engine = "" if job.model.endpoint else f" with {job.model.engine} in {job.model.precision}"
     return (
         f"model {job.model.path}: {inputs.describe(model.input)} in, "
         f"{model.embedding_size} floats out, on {model.device}{engine}, "
-        f"batch size {conditions.batch_size}, {job.threads} threads "
+        f"batch size {conditions.batch_size}, {conditions.threads.decode} decoding threads "
         f"(loaded in {conditions.load_seconds:.1f} s)"
     )
 
@@ -249,22 +286,30 @@ def _prepare_output(plan_: Plan, embedding_size: int) -> None:
         ) from error
 
 
-def _run_graph(plan_: Plan, batch_size: int) -> dict[str, int]:
+def _run_graph(plan_: Plan, conditions: Conditions) -> dict[str, int]:
     from cxr_embed import transforms
 
     job = plan_.job
+    # Workers on other machines choose for themselves: they have other cores and other devices.
+    batch_size = conditions.batch_size if job.is_local else job.batch_size
+    decode_threads = conditions.threads.decode if job.is_local else job.decode_threads
     settings = transforms.EmbedSettings(
         run_id=plan_.run_id,
         output_path=job.output_path,
         model=job.model,
         batch_size=batch_size,
+        decode_threads=decode_threads,
         file_type=job.file_type,
         rendering=job.rendering,
         views=job.views,
         max_pixels=job.max_pixels,
         max_failures=job.max_failures,
     )
-    return transforms.run(plan_.todo, settings, job.runner, list(job.beam_arguments))
+    walks = conditions.threads.walks
+    beam_arguments = list(job.beam_arguments)
+    if job.is_local:
+        beam_arguments = transforms.with_threads(beam_arguments, walks)
+    return transforms.run(plan_.todo, settings, job.runner, beam_arguments, walks)
 
 
 def _result(
@@ -294,12 +339,6 @@ def _manifest(
     plan_: Plan, result: Result, counters: dict[str, int], conditions: Conditions
 ) -> dict[str, Any]:
     job = plan_.job
-    suffix = "_microseconds"
-    stages = {
-        name.removesuffix(suffix): round(value / 1e6, 3)
-        for name, value in sorted(counters.items())
-        if name.endswith(suffix)
-    }
     return {
         "run_id": plan_.run_id,
         "command": sys.argv,
@@ -310,20 +349,32 @@ def _manifest(
         "device": conditions.device,
         "engine": job.model.engine,
         "batch_size": conditions.batch_size,
-        "threads": job.threads,
+        "decode_threads": conditions.threads.decode,
+        "chunks_at_a_time": conditions.threads.walks,
         "runner": job.runner,
         "versions": runs.versions(),
         "machine": runs.machine(),
         "counts": {**result.counts, "skipped": result.skipped, "failed": result.failed},
         "stopped_early": result.stopped_early,
         "bytes_read": counters.get("bytes_read", 0),
-        # Seconds summed over threads, except the two that a clock on the wall shows.
+        # Seconds summed over threads, except the first three, which a clock on the wall shows.
         "seconds": {
             "model_load": round(conditions.load_seconds, 3),
             "wall": round(result.seconds, 3),
-            **stages,
+            "until_first_image": round(conditions.first_image_seconds, 3),
+            **_stages(counters),
         },
         "images_per_second": round(result.images_per_second, 3),
+    }
+
+
+def _stages(counters: dict[str, int]) -> dict[str, float]:
+    """Returns seconds by stage, summed over threads."""
+    suffix = "_microseconds"
+    return {
+        name.removesuffix(suffix): round(value / 1e6, 3)
+        for name, value in sorted(counters.items())
+        if name.endswith(suffix)
     }
 
 

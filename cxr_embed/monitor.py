@@ -6,6 +6,7 @@ Workers on other machines have a monitor of their own that nobody watches.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 
 from cxr_embed.outcomes import Embedded, Outcome, Skipped
@@ -23,10 +24,18 @@ class RunMonitor:
         self._counts: Counter[str] = Counter()
         self._max_failures = max_failures
         self._stop = threading.Event()
+        self._first: float | None = None
+
+    @property
+    def first(self) -> float | None:
+        """When the first image ended, as `time.perf_counter` counts; None before that."""
+        return self._first
 
     def record(self, outcome: Outcome) -> None:
         """Counts one image."""
         with self._lock:
+            if self._first is None:
+                self._first = time.perf_counter()
             self._counts[kind_of(outcome)] += 1
             if 0 < self._max_failures < self._counts["failed"]:
                 self._stop.set()

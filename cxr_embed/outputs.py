@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from cxr_embed import storage
+from cxr_embed import ledger, storage
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import CONFIG_NAME, Fingerprint, OutputConfig, differences
 from cxr_embed.records import BadRecord, decode_record
@@ -25,10 +26,12 @@ class Survey:
     Attributes:
         records: record files, as paths below the output.
         leftovers: files that a killed run was writing.
+        ledgers: what earlier runs noted of records, the oldest run's first.
     """
 
     records: set[str] = field(default_factory=set)
     leftovers: list[str] = field(default_factory=list)
+    ledgers: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -39,11 +42,13 @@ class Standing:
         done: their records, as paths below the output.
         torn: records that stand and are not valid.
         other_ids: records whose `image/id` is another path than the one now given.
+        checked: lines for the ledger: the valid ones among the records that had to be read.
     """
 
     done: set[str] = field(default_factory=set)
     torn: list[str] = field(default_factory=list)
     other_ids: list[str] = field(default_factory=list)
+    checked: list[ledger.Line] = field(default_factory=list)
 
 
 def survey(output_path: str) -> Survey:
@@ -51,11 +56,14 @@ def survey(output_path: str) -> Survey:
     found = Survey()
     for entry in storage.list_files(output_path):
         if entry.path.startswith(f"{RUNS_FOLDER}/"):
+            if PurePosixPath(entry.path).name in (ledger.STANDING, ledger.WRITTEN):
+                found.ledgers.append(entry.path)
             continue
         if storage.is_temporary(PurePosixPath(entry.path).name):
             found.leftovers.append(entry.path)
         elif entry.path.endswith(RECORD_SUFFIX):
             found.records.add(entry.path)
+    found.ledgers.sort()
     return found
 
 
@@ -120,32 +128,54 @@ def require_same_settings(
 
 
 def find_standing(
-    output_path: str, refs: Sequence[ImageRef], records: Collection[str], embedding_size: int
+    output_path: str, refs: Sequence[ImageRef], found: Survey, embedding_size: int
 ) -> Standing:
     """Tells which images already have a valid record.
 
-    Local records are read and checked; on GCS the object's presence is trusted, since an upload is
+    Local records are read and checked, except those of which a ledger says that they were, and the
+    file system that they are the same since. On GCS the object's presence is trusted: an upload is
     atomic.
     """
     standing = Standing()
-    present = [ref for ref in refs if ref.record in records]
+    present = [ref for ref in refs if ref.record in found.records]
     if storage.is_remote(output_path):
         standing.done = {ref.record for ref in present}
         return standing
+    known = ledger.read(storage.join(output_path, path) for path in found.ledgers)
 
-    def image_id(ref: ImageRef) -> str | None:
-        try:
-            record = decode_record(storage.read_bytes(storage.join(output_path, ref.record)))
-        except (BadRecord, OSError):
-            return None
-        return record.image_id if len(record.embedding) == embedding_size else None
+    def look(some: Sequence[ImageRef]) -> list[tuple[ledger.Line | None, bool]]:
+        return [_look(output_path, ref.record, known, embedding_size) for ref in some]
 
+    # A few large tasks: handing a task to a thread takes as long as looking at a record.
+    step = 1 + len(present) // _READERS
+    parts = [present[start : start + step] for start in range(0, len(present), step)]
     with ThreadPoolExecutor(_READERS) as pool:
-        for ref, found in zip(present, pool.map(image_id, present, chunksize=64), strict=True):
-            if found is None:
+        looked = itertools.chain.from_iterable(pool.map(look, parts))
+        for ref, (line, was_read) in zip(present, looked, strict=True):
+            if line is None:
                 standing.torn.append(ref.record)
                 continue
             standing.done.add(ref.record)
-            if found != ref.path:
+            if was_read and line.stamp:
+                standing.checked.append(line)
+            if line.image_id != ref.path:
                 standing.other_ids.append(ref.record)
     return standing
+
+
+def _look(
+    output_path: str, record: str, known: Mapping[str, ledger.Line], embedding_size: int
+) -> tuple[ledger.Line | None, bool]:
+    """Returns what is known of one local record, None if it is not valid; whether it was read."""
+    path = storage.join(output_path, record)
+    stamp, line = ledger.stamp_of(path), known.get(record)
+    if line and stamp and line.stamp == stamp and line.floats == str(embedding_size):
+        return line, False
+    # The stamp is older than the reading: what changes in between is read again next time.
+    try:
+        read = decode_record(storage.read_bytes(path))
+    except (BadRecord, OSError):
+        return None, True
+    if len(read.embedding) != embedding_size:
+        return None, True
+    return ledger.Line(record, read.image_id, str(embedding_size), stamp or ""), True

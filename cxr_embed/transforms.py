@@ -1,261 +1,137 @@
 """The Beam graph, thin: it moves images through the rooms and knows nothing of what they do.
 
-    Create(refs) -> Reshuffle -> ReadAndFit -> BatchElements -> Embed -> Write -> run tables
+    Create(chunks of refs) -> Reshuffle -> EmbedChunk -> run tables
 
 Only references cross the shuffle on the way in, and only lines of the run tables on the way out.
-From reading to writing is one fused stage, so an image lives from its bytes to its record in one
-thread, and memory holds a few images a thread, however many there are.
+Reading, embedding and writing are one step, so an image lives from its bytes to its record in one
+place, and memory holds a few images a thread, however many there are.
 
-Embedding is BatchElements and a batched DoFn. Beam's RunInference costs the same
-(benchmarks/inference_step.py: 0.9 to 1.2 times, either way within noise), but it gives a whole
+A chunk is a list of references (`chunks` says how long). Beam's own way to an element, from step to
+step and into its counters, takes as long as rendering a small image; here it is paid for a chunk
+(benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches, threads,
+what one failure may cost. That is also why the model's step is no RunInference of Beam's: as a step
+of its own it costs the same as a batched DoFn (benchmarks/inference_step.py), but it gives a whole
 batch up for one failed image and pickles each batch to count its bytes, and its TensorFlow handler
-loads Keras and TF Hub models only. With these overridden, nothing of it is left that serves here.
+loads Keras and TF Hub models only.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import apache_beam as beam
-import cv2
-import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 from apache_beam.runners.runner import create_runner
 
-from cxr_embed import models, monitor, runs, storage
-from cxr_embed.errors import ImageRejected, ImageSkipped, UsageError, one_line
-from cxr_embed.file_types import OTHER_NAME
-from cxr_embed.image_files import read_image
-from cxr_embed.outcomes import Embedded, Failed, Outcome, Skipped
-from cxr_embed.records import Record, encode_record
+from cxr_embed import ledger, runs
+from cxr_embed.errors import UsageError
 from cxr_embed.sources import ImageRef
+from cxr_embed.walk import EmbedSettings, Walk, Walked, slices
 
 NAMESPACE = "cxr_embed"
 
-_OUTCOMES = "outcomes"
+# A file of the run's folder, and lines of it.
+_Lines = tuple[str, list[bytes]]
+
+# Images in a chunk, at most: enough to forget what Beam costs, few enough that a cloud runner can
+# spread them, and that little is done twice where a worker is lost.
+_CHUNK = 64
 
 
-@dataclass(frozen=True)
-class EmbedSettings:
-    """All that the graph needs besides the references; small, and pickles.
-
-    Attributes:
-        run_id: the run's name; its folder below the output bears it.
-        output_path: where records go.
-        model: what to load on each worker.
-        batch_size: images per model call.
-        file_type: `auto`, `dicom`, `png` or `jpeg`.
-        rendering: `cxr_foundation` or `dicom`.
-        views: `all` or `frontal`.
-        max_pixels: larger images are rejected.
-        max_failures: start no more images once more than this have failed; 0 is never.
-    """
-
-    run_id: str
-    output_path: str
-    model: models.ModelSettings
-    batch_size: int
-    file_type: str
-    rendering: str
-    views: str
-    max_pixels: int
-    max_failures: int
-
-
-@dataclass
-class FittedImage:
-    """An image between reading and embedding."""
-
-    ref: ImageRef
-    fitted: Any
-    rows: int
-    columns: int
-    warnings: tuple[str, ...]
-
-
-@dataclass
-class EmbeddedImage:
-    """An image between embedding and writing."""
-
-    image: FittedImage
-    embedding: np.ndarray
-
-
-class _Stage(beam.DoFn):
-    """A step that counts outcomes and the seconds spent."""
+class EmbedChunk(beam.DoFn):
+    """A list of ImageRef -> lines of the run's tables, with the records written."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         self._settings = settings
 
     def setup(self) -> None:
-        self._monitor = monitor.monitor_of(self._settings.run_id, self._settings.max_failures)
-        self._model = models.shared(self._settings.model)
+        self._walk = Walk(self._settings)
 
-    def _count_seconds(self, stage: str, since: float) -> float:
-        now = time.perf_counter()
-        Metrics.counter(NAMESPACE, f"{stage}_microseconds").inc(int((now - since) * 1e6))
-        return now
-
-    def _finish(self, outcome: Outcome) -> Outcome:
-        """Counts an image's end, once, where it happens."""
-        kind = monitor.kind_of(outcome)
-        name = kind if isinstance(outcome, Embedded) else f"{kind}/{outcome.reason}"
-        Metrics.counter(NAMESPACE, name).inc()
-        self._monitor.record(outcome)
-        return outcome
+    def process(self, refs: list[ImageRef]) -> Iterator[_Lines]:
+        walked = self._walk.walk(refs)
+        for name, number in walked.counts.items():
+            Metrics.counter(NAMESPACE, name).inc(number)
+        yield from _lines(walked)
 
 
-class ReadAndFit(_Stage):
-    """ImageRef -> FittedImage, or a Skipped or Failed on the side."""
-
-    def setup(self) -> None:
-        super().setup()
-        # Images are spread over threads already; OpenCV's own would only get in their way.
-        cv2.setNumThreads(1)
-
-    def process(self, ref: ImageRef) -> Iterator[Any]:
-        if self._monitor.is_stopping:
-            return
-        started = time.perf_counter()
-        try:
-            data = storage.read_bytes(ref.path)
-            Metrics.counter(NAMESPACE, "bytes_read").inc(len(data))
-            started = self._count_seconds("read", started)
-            radiograph = read_image(
-                data,
-                self._settings.file_type,
-                self._settings.rendering,
-                max_pixels=self._settings.max_pixels,
-                views=self._settings.views,
-            )
-            started = self._count_seconds("decode_and_render", started)
-            fitted = self._model.fit(radiograph)
-            self._count_seconds("fit", started)
-        except ImageSkipped as skipped:
-            outcome: Outcome = Skipped(ref.dicom_id, ref.path, skipped.reason, skipped.detail)
-        except ImageRejected as rejected:
-            outcome = _rejected(ref, rejected)
-        except OSError as error:
-            outcome = Failed(ref.dicom_id, ref.path, "read_error", _os_detail(error))
-        else:
-            rows, columns = radiograph.pixels.shape
-            yield FittedImage(ref, fitted, rows, columns, tuple(radiograph.warnings))
-            return
-        yield beam.pvalue.TaggedOutput(_OUTCOMES, self._finish(outcome))
+def _lines(walked: Walked) -> Iterator[_Lines]:
+    tables: dict[str, list[bytes]] = {}
+    for outcome in walked.outcomes:
+        table, row = runs.table_row(outcome)
+        tables.setdefault(f"{table}.csv", []).append(row)
+    if walked.checked:
+        tables[ledger.WRITTEN] = [ledger.encode([line]) for line in walked.checked]
+    yield from tables.items()
 
 
-def _rejected(ref: ImageRef, rejected: ImageRejected) -> Outcome:
-    # Folders of images hold reports and licences, too. What a search came across, is named like
-    # something else and is something else, is not a failure.
-    if rejected.reason == "not_an_image" and not ref.is_listed and OTHER_NAME.search(ref.path):
-        return Skipped(ref.dicom_id, ref.path, "not_an_image", rejected.detail)
-    return Failed(ref.dicom_id, ref.path, rejected.reason, rejected.detail)
-
-
-def _os_detail(error: OSError) -> str:
-    return one_line(error.strerror or error)
-
-
-class Embed(_Stage):
-    """A batch of FittedImage -> EmbeddedImages; one bad image does not cost its neighbours."""
-
-    def process(self, batch: list[FittedImage]) -> Iterator[Any]:
-        started = time.perf_counter()
-        Metrics.distribution(NAMESPACE, "batch_size").update(len(batch))
-        results = models.embed_each(self._model, [image.fitted for image in batch])
-        self._count_seconds("infer", started)
-        for image, result in zip(batch, results, strict=True):
-            if isinstance(result, Exception):
-                yield self._failed(image, "model_error", one_line(result))
-            elif np.isfinite(result).all():
-                yield EmbeddedImage(image, result)
-            else:
-                yield self._failed(image, "not_finite", "the model gave NaN or infinity")
-
-    def _failed(self, image: FittedImage, reason: str, detail: str) -> Any:
-        outcome = Failed(image.ref.dicom_id, image.ref.path, reason, detail)
-        return beam.pvalue.TaggedOutput(_OUTCOMES, self._finish(outcome))
-
-
-class Write(_Stage):
-    """EmbeddedImage -> its record in the output, and its Outcome."""
-
-    def process(self, embedded: EmbeddedImage) -> Iterator[Outcome]:
-        started = time.perf_counter()
-        image, ref = embedded.image, embedded.image.ref
-        try:
-            storage.write_whole(
-                storage.join(self._settings.output_path, ref.record),
-                encode_record(Record(ref.path, embedded.embedding)),
-            )
-        except OSError as error:
-            yield self._finish(Failed(ref.dicom_id, ref.path, "write_error", _os_detail(error)))
-            return
-        self._count_seconds("write", started)
-        yield self._finish(
-            Embedded(ref.dicom_id, ref.path, ref.record, image.rows, image.columns, image.warnings)
-        )
-
-
-class WriteTable(beam.DoFn):
-    """(table, rows) -> one CSV file in the run's folder."""
+class WriteLines(beam.DoFn):
+    """(file, lists of lines) -> the file in the run's folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def process(self, element: tuple[str, Iterable[str]]) -> None:
-        table, rows = element
-        runs.write_table(self._folder, table, (row for row in rows if row))
+    def process(self, element: tuple[str, Iterable[list[bytes]]]) -> None:
+        name, lists = element
+        runs.write_lines(self._folder, name, (line for lines in lists for line in lines))
 
 
 class EmbedImages(beam.PTransform):
-    """PCollection of ImageRef -> PCollection of Outcome, with the records written."""
+    """PCollection of chunks of ImageRef -> PCollection of lines for the run's tables."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         super().__init__()
         self._settings = settings
 
-    def expand(self, refs: beam.PCollection) -> beam.PCollection:
-        settings = self._settings
-        fitted = (
-            refs
-            | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(ReadAndFit(settings)).with_outputs(_OUTCOMES, main="images")
-        )
-        embedded = (
-            fitted.images
-            | "Batch" >> beam.BatchElements(settings.batch_size, settings.batch_size)
-            | "Embed" >> beam.ParDo(Embed(settings)).with_outputs(_OUTCOMES, main="images")
-        )
-        written = embedded.images | "Write" >> beam.ParDo(Write(settings))
-        return (fitted[_OUTCOMES], embedded[_OUTCOMES], written) | "Ends" >> beam.Flatten()
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        embed = beam.ParDo(EmbedChunk(self._settings)).with_output_types(_Lines)
+        return chunks | "Spread" >> beam.Reshuffle() | "Embed" >> embed
 
 
 class WriteRunTables(beam.PTransform):
-    """PCollection of Outcome -> the run's CSV tables; all of them, empty ones too."""
+    """PCollection of lines -> the run's CSV tables; all of them, empty ones too."""
 
     def __init__(self, folder: str) -> None:
         super().__init__()
         self._folder = folder
 
-    def expand(self, outcomes: beam.PCollection) -> beam.PCollection:
-        headers = outcomes.pipeline | "Tables" >> beam.Create([(name, "") for name in runs.TABLES])
-        rows = outcomes | "Row" >> beam.Map(runs.table_row)
+    def expand(self, lines: beam.PCollection) -> beam.PCollection:
+        none: list[_Lines] = [(f"{name}.csv", []) for name in runs.TABLES]
+        empty = lines.pipeline | "Tables" >> beam.Create(none).with_output_types(_Lines)
         return (
-            (headers, rows)
-            | "Rows" >> beam.Flatten()
+            (empty, lines)
+            | "Lines" >> beam.Flatten()
             | "Gather" >> beam.GroupByKey()
-            | "WriteTable" >> beam.ParDo(WriteTable(self._folder))
+            | "WriteLines" >> beam.ParDo(WriteLines(self._folder))
         )
 
 
+def chunks(refs: Sequence[ImageRef], batch_size: int, walks: int) -> list[list[ImageRef]]:
+    """Returns the images in chunks of whole batches.
+
+    Args:
+        refs: the images.
+        batch_size: images per model call; 0 where workers choose it.
+        walks: how many chunks are under way at a time.
+
+    Returns:
+        Chunks of at most 64 images, or of one batch where that is more; fewer where there are few
+        images, so that every walk has some from the first to the last moment.
+    """
+    batch_size = max(1, batch_size)
+    fair = len(refs) // (8 * max(1, walks) * batch_size)
+    batches = max(1, min(_CHUNK // batch_size, fair))
+    return [list(some) for some in slices(refs, batches * batch_size)]
+
+
 def run(
-    refs: list[ImageRef], settings: EmbedSettings, runner: str, beam_arguments: list[str]
+    refs: list[ImageRef],
+    settings: EmbedSettings,
+    runner: str,
+    beam_arguments: list[str],
+    walks: int,
 ) -> dict[str, int]:
     """Builds the graph and runs it to its end.
 
@@ -263,16 +139,17 @@ def run(
         refs: the images to embed.
         settings: what to do with them.
         runner: a Beam runner's name.
-        beam_arguments: the user's Beam flags.
+        beam_arguments: Beam's flags.
+        walks: about how many chunks will be under way at a time.
 
     Returns:
-        Counters by name: `embedded`, `failed/<reason>`, `skipped/<reason>`,
-        `<stage>_microseconds`, `bytes_read`.
+        Counters by name, as `Walked.counts` has them.
     """
     options = PipelineOptions(beam_arguments)
     pipeline = beam.Pipeline(runner=runner, options=options)
-    outcomes = pipeline | "Images" >> beam.Create(refs) | EmbedImages(settings)
-    _ = outcomes | WriteRunTables(runs.run_folder(settings.output_path, settings.run_id))
+    images = beam.Create(chunks(refs, settings.batch_size, walks), reshuffle=False)
+    lines = pipeline | "Images" >> images | EmbedImages(settings)
+    _ = lines | WriteRunTables(runs.run_folder(settings.output_path, settings.run_id))
     result = pipeline.run()
     result.wait_until_finish()
     query = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
@@ -320,6 +197,17 @@ def without_runner(arguments: list[str]) -> list[str]:
     parser = _StrictParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--runner")
     return parser.parse_known_args(arguments)[1]
+
+
+def with_threads(arguments: list[str], threads: int) -> list[str]:
+    """Adds threads to the in-process runner's flags, unless the user has said how many."""
+    if any(
+        flag.startswith(("--direct_num_workers", "--direct_running_mode")) for flag in arguments
+    ):
+        return arguments
+    return [
+        *arguments, "--direct_running_mode=multi_threading", f"--direct_num_workers={threads}",
+    ]  # fmt: skip
 
 
 class _StrictParser(_BeamArgumentParser):

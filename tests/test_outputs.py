@@ -43,7 +43,7 @@ class TestStanding:
         (tmp_path / "moved.tfrecord").write_bytes(record("elsewhere"))
         refs = [ref(name) for name in ("good", "torn", "size", "moved", "missing")]
         listing = outputs.survey(str(tmp_path))
-        standing = outputs.find_standing(str(tmp_path), refs, listing.records, 4)
+        standing = outputs.find_standing(str(tmp_path), refs, listing, 4)
         assert standing.done == {"good.tfrecord", "moved.tfrecord"}
         assert sorted(standing.torn) == ["size.tfrecord", "torn.tfrecord"]
         assert standing.other_ids == ["moved.tfrecord"]

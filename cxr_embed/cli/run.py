@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -89,11 +88,16 @@ def make_flags() -> flags.FlagValues:
     choice("engine", "tensorflow", models.ENGINES, "openvino runs on the CPU only")
     choice("precision", "float32", models.PRECISIONS, "what the model computes in")
     number("batch_size", 0, "images per model call; 0 picks one for the device")
+    number(
+        "decode_threads", 0,
+        "threads that read and decode images; 0 picks by cores, device and model",
+    )  # fmt: skip
     number("limit", 0, "only the first N images in sorted order; 0 is all")
     number("max_pixels", DEFAULT_MAX_PIXELS, "reject larger images, judged from their header", 1)
     switch("overwrite", "recompute what is already there")
     switch("skip_errors", "exit 0 although some images failed")
     number("max_failures", 0, "stop early once more than N images have failed; 0 is never")
+    switch("profile", "also write seconds per stage and a flame graph into the run's folder")
     number(
         "verbosity", 0, "absl's: -1 warnings and errors only, 0 also progress, 1 also debugging", -3
     )
@@ -119,6 +123,8 @@ def main(arguments: list[str]) -> int:
     leftovers = cli_flags.parse(values, arguments)
     runner, beam_arguments = _beam_flags(values, leftovers)
     _require(values)
+    if values.profile and runner != job.LOCAL_RUNNER:
+        raise UsageError("--profile looks into this process: it needs --runner=DirectRunner")
     terminal.set_up_logging(values.verbosity)
     say = terminal.Speaker(quiet=values.verbosity < 0)
     with tempfile.TemporaryDirectory(prefix="cxr-embed-model-") as scratch:
@@ -140,12 +146,11 @@ def _require(values: flags.FlagValues) -> None:
 
 
 def _beam_flags(values: flags.FlagValues, leftovers: list[str]) -> tuple[str, list[str]]:
-    """Returns the runner's name and Beam's flags, checked.
+    """Returns the runner's name and Beam's flags, checked."""
+    from cxr_embed.job import LOCAL_RUNNER
 
-    Beam's own default tries to download another runner; everybody gets the in-process one.
-    """
     if not leftovers:
-        return "FnApiRunner", _threading_flags([])
+        return LOCAL_RUNNER, []
     from cxr_embed import transforms
 
     bare = [argument for argument in leftovers if not argument.startswith("-")]
@@ -159,22 +164,8 @@ def _beam_flags(values: flags.FlagValues, leftovers: list[str]) -> tuple[str, li
             cli_flags.refuse_leftovers(values, unknown)
         raise
     if runner in _DIRECT_RUNNERS:
-        kept = transforms.without_runner(leftovers)
-        return "FnApiRunner", _threading_flags(kept)
+        return LOCAL_RUNNER, transforms.without_runner(leftovers)
     return runner, leftovers
-
-
-def _threading_flags(given: list[str]) -> list[str]:
-    """Adds threads to the in-process runner, so that decoding overlaps the model."""
-    if any(flag.startswith(("--direct_num_workers", "--direct_running_mode")) for flag in given):
-        return given
-    return [
-        *given, "--direct_running_mode=multi_threading", f"--direct_num_workers={_threads()}",
-    ]  # fmt: skip
-
-
-def _threads() -> int:
-    return min(32, 2 * len(os.sched_getaffinity(0)))
 
 
 def _make_job(
@@ -198,7 +189,8 @@ def _make_job(
         max_pixels=values.max_pixels,
         runner=runner,
         beam_arguments=tuple(beam_arguments),
-        threads=_threads(),
+        decode_threads=values.decode_threads,
+        profile=values.profile,
     )
 
 

@@ -18,8 +18,8 @@ from cxr_embed.errors import UsageError
 DOCUMENTED = {
     "input_path", "input_list", "input_file_type", "output_path", "output_layout", "model_path",
     "model_config", "embeddings_project", "endpoint_location", "endpoint_id", "rendering", "views",
-    "device", "engine", "precision", "batch_size", "limit", "max_pixels", "overwrite",
-    "skip_errors", "max_failures", "verbosity",
+    "device", "engine", "precision", "batch_size", "decode_threads", "limit", "max_pixels",
+    "overwrite", "skip_errors", "max_failures", "profile", "verbosity",
 }  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,40 @@ class TestOutcomes:
         assert counts["failed"]["not_an_image"] < 20
         assert counts["not_attempted"] > 150
 
+    def test_a_name_that_is_not_text_is_a_name(
+        self, job: Any, images: Path, tmp_path: Path
+    ) -> None:
+        name = b"r\xe9.dcm".decode("utf-8", "surrogateescape")
+        (images / name).write_bytes(make_dicom())
+        (images / f"bad{name}").write_bytes(b"rubbish")
+        assert job(skip_errors=True).status == 0
+        written = (last_run(tmp_path / "out") / "embedded.csv").read_bytes()
+        assert b"/r\xe9.dcm," in written
+        assert manifest(tmp_path / "out")["counts"]["failed"] == {"not_an_image": 1}
+
+    def test_the_manifest_says_what_was_chosen(self, job: Any, tmp_path: Path) -> None:
+        job()
+        written = manifest(tmp_path / "out")
+        cores = len(os.sched_getaffinity(0))
+        assert written["batch_size"] == 1
+        assert written["decode_threads"] == written["chunks_at_a_time"] == cores + 1
+        job(output_path=tmp_path / "said", decode_threads=2, batch_size=6)
+        written = manifest(tmp_path / "said")
+        assert (written["batch_size"], written["decode_threads"]) == (6, 2)
+        assert written["counts"]["embedded"] == 12
+
+    def test_a_profile_says_where_the_time_went(self, job: Any, tmp_path: Path) -> None:
+        assert job(profile=True).status == 0
+        folder = last_run(tmp_path / "out")
+        with (folder / "profile_stages.csv").open() as file:
+            stages = {row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)}
+        assert stages.items() <= manifest(tmp_path / "out")["seconds"].items()
+        assert {"read", "decode_and_render", "fit", "wait_for_model", "infer", "write"} == set(
+            stages
+        )
+        assert "cxr_embed.walk.Walk.walk" in (folder / "profile_stacks.txt").read_text()
+        assert "cxr_embed.walk.Walk.walk" in (folder / "profile.svg").read_text()
+
     def test_the_manifest_accounts_for_every_image(
         self, job: Any, images: Path, tmp_path: Path
     ) -> None:
@@ -191,6 +228,43 @@ class TestResume:
         assert "loaded in" not in ran.err
         assert manifest(tmp_path / "out")["counts"]["already_there"] == 12
         assert table(tmp_path / "out", "embedded") == []
+
+    def test_what_stands_unchanged_is_not_even_opened(self, job: Any, tmp_path: Path) -> None:
+        job(limit=7)
+        opened: list[str] = []
+        is_on = [True]
+
+        def note(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "open" and is_on[0]:
+                opened.append(str(arguments[0]))
+
+        sys.addaudithook(note)
+        job(limit=7)
+        is_on[0] = False
+        assert any(name.endswith("checked_written.csv") for name in opened)
+        assert not [name for name in opened if name.endswith((".dcm", ".tfrecord"))]
+
+    def test_records_of_a_killed_run_are_read_once(self, job: Any, tmp_path: Path) -> None:
+        job()
+        out = tmp_path / "out"
+        shutil.rmtree(out / "_runs")  # a killed run leaves records and nothing that speaks of them
+        assert job().status == 0
+        standing = (last_run(out) / "checked_standing.csv").read_text()
+        assert standing.count("\n") == 12
+        assert job().status == 0
+        assert not (last_run(out) / "checked_standing.csv").exists()
+
+    def test_a_byte_that_changed_in_place_is_mended(self, job: Any, tmp_path: Path) -> None:
+        job()
+        out = tmp_path / "out"
+        whole = records(out)
+        torn, status = out / "image04.tfrecord", (out / "image04.tfrecord").stat()
+        with torn.open("r+b") as file:
+            file.seek(900)
+            file.write(bytes(40))
+        os.utime(torn, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert "1 damaged records" in job().err
+        assert records(out) == whole
 
     def test_torn_records_and_leftovers_are_mended(self, job: Any, tmp_path: Path) -> None:
         job()
