@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,12 +120,11 @@ def main(arguments: list[str]) -> int:
     runner, beam_arguments = _beam_flags(values, leftovers)
     terminal.set_up_logging(values.verbosity)
     say = terminal.Speaker(quiet=values.verbosity < 0)
-    with tempfile.TemporaryDirectory(prefix="cxr-embed-model-") as scratch:
-        model = model_flags.model_settings(values, scratch, say)
-        the_job = _make_job(values, runner, beam_arguments, model)
-        the_plan = job.plan(the_job, say)
-        with _interruptible(the_plan.run_id) as interrupted:
-            result = job.execute(the_plan, say, terminal.progress_of(say))
+    model = model_flags.model_settings(values, say)
+    the_job = _make_job(values, runner, beam_arguments, model)
+    the_plan = job.plan(the_job, say)
+    with _interruptible(the_plan.run_id) as interrupted:
+        result = job.execute(the_plan, say, terminal.progress_of(say))
     terminal.print_summary(result)
     return _status(result, values.skip_errors, interrupted.is_set())
 
