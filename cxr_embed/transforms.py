@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import apache_beam as beam
@@ -26,7 +26,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-from cxr_embed import models, monitor, runs, storage
+from cxr_embed import gcs, models, monitor, runs, storage
 from cxr_embed.errors import ImageRejected, ImageSkipped, UsageError, one_line
 from cxr_embed.file_types import OTHER_NAME
 from cxr_embed.image_files import read_image
@@ -53,6 +53,7 @@ class EmbedSettings:
         views: `all` or `frontal`.
         max_pixels: larger images are rejected.
         max_failures: start no more images once more than this have failed; 0 is never.
+        bucket_access: how workers speak to Google Cloud Storage.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class EmbedSettings:
     views: str
     max_pixels: int
     max_failures: int
+    bucket_access: gcs.GcsSettings = field(default_factory=gcs.settings)
 
 
 @dataclass
@@ -92,6 +94,7 @@ class _Stage(beam.DoFn):
         self._settings = settings
 
     def setup(self) -> None:
+        gcs.configure(self._settings.bucket_access)
         self._monitor = monitor.monitor_of(self._settings.run_id, self._settings.max_failures)
         self._model = models.shared(self._settings.model)
 
@@ -206,6 +209,10 @@ class WriteTable(beam.DoFn):
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._bucket_access = gcs.settings()
+
+    def setup(self) -> None:
+        gcs.configure(self._bucket_access)
 
     def process(self, element: tuple[str, Iterable[str]]) -> None:
         table, rows = element
