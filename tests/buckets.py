@@ -21,8 +21,10 @@ import pytest
 
 from cxr_embed import gcs, storage
 
+# Its server takes one connection after the other: the others have to be let wait in line.
 EMULATOR = """
-import sys
+import http.server, sys
+http.server.HTTPServer.request_queue_size = 128
 from gcp_storage_emulator.server import create_server
 create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
 """
@@ -75,6 +77,8 @@ def contents(folder: str) -> dict[str, bytes]:
 
 class _QuietHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -121,10 +125,12 @@ class BadLine:
         self._lock = threading.Lock()
         self.happened: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.paths: list[str] = []
 
-    def decide(self, method: str) -> str:
+    def decide(self, method: str, path: str) -> str:
         with self._lock:
             self.requests[method] += 1
+            self.paths.append(path)
             if self._random.random() >= self._share:
                 return ""
             fault = self._random.choice(self._faults)
@@ -139,7 +145,7 @@ class BadLine:
         class Handler(_QuietHandler):
             def do_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                fault = line.decide(self.command)
+                fault = line.decide(self.command, self.path)
                 if fault in ("unavailable", "too_many"):
                     line.refuse(self, 503 if fault == "unavailable" else 429)
                     return
@@ -206,7 +212,9 @@ class HugeBucket:
                 start = int(query.get("pageToken", ["0"])[0])
                 end = min(start + 1000, bucket.count)
                 page: dict[str, Any] = {
-                    "items": [{"name": bucket.name(n), "size": "9000000"} for n in range(start, end)]
+                    "items": [
+                        {"name": bucket.name(n), "size": "9000000"} for n in range(start, end)
+                    ]
                 }
                 if end < bucket.count:
                     page["nextPageToken"] = str(end)

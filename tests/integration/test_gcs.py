@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
-from buckets import emulator, spoken_to
+from buckets import BadLine, emulator, serving, spoken_to
 from builders import GRADIENT, make_dicom
 from running import run_here
 
@@ -161,9 +164,7 @@ def test_a_bucket_that_is_not_there_is_a_users_mistake(
 def test_an_empty_place_is_a_users_mistake(
     bucket: str, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ran = run_here(
-        capsys, input_path=f"{bucket}/void", output_path=f"{bucket}/o", model_path=model
-    )
+    ran = run_here(capsys, input_path=f"{bucket}/void", output_path=f"{bucket}/o", model_path=model)
     assert ran.status == 2
     assert "no image found" in ran.err
     with pytest.raises(cxr_embed.errors.UsageError, match="no-bucket"):
@@ -190,3 +191,54 @@ def test_a_limit_is_the_first_in_sorted_order(
     )
     assert ran.status == 0
     assert cxr_embed.load_embeddings(f"{bucket}/few").ids == ["0", "1", "2"]
+
+
+def test_every_request_names_the_project_that_pays(
+    bucket: str, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_images(f"{bucket}/paid")
+    line = BadLine(os.environ["STORAGE_EMULATOR_HOST"], share=0)
+    with line.open() as address, spoken_to(address):
+        ran = run_here(
+            capsys, input_path=f"{bucket}/paid", output_path=f"{bucket}/paid-out",
+            model_path=model, gcs_billing_project="who-pays",
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        assert len(line.paths) > 10
+        assert [path for path in line.paths if "userProject=who-pays" not in path] == []
+        cxr_embed.load_embeddings(f"{bucket}/paid-out")  # as a library: still configured
+        assert "userProject=who-pays" in line.paths[-1]
+    line = BadLine(os.environ["STORAGE_EMULATOR_HOST"], share=0)
+    with line.open() as address, spoken_to(address):
+        cxr_embed.load_embeddings(f"{bucket}/paid-out")
+    assert line.paths
+    assert not any("userProject" in path for path in line.paths)
+
+
+def test_a_bucket_that_wants_to_be_paid_says_how(bucket: str) -> None:
+    class RequesterPays(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            message = "Bucket is a requester pays bucket but no user project provided."
+            errors = [{"message": message, "domain": "global", "reason": "required"}]
+            body = json.dumps({"error": {"errors": errors, "code": 400, "message": message}})
+            self.send_response(400)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    with serving(RequesterPays) as address, spoken_to(address):
+        with pytest.raises(OSError, match=r"gs://b/x: 400 .*--gcs_billing_project"):
+            storage.read_bytes("gs://b/x")
+        with pytest.raises(OSError, match=r"gs://b: 400 .*--gcs_billing_project"):
+            list(storage.list_files("gs://b"))
+
+
+def test_without_credentials_it_says_how_to_get_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    ran = run_here(capsys, input_path="gs://b/x", output_path=tmp_path, model_path=tmp_path)
+    assert ran.status == 2
+    assert "gs://b/x: no Google Cloud credentials here" in ran.err
