@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_embed import models, monitor, outputs, runs, sources, storage
 from cxr_embed.errors import UsageError
@@ -20,9 +20,16 @@ from cxr_embed.fingerprint import (
     write_output_config,
 )
 from cxr_embed.models import inputs
+from cxr_embed.models.outline import Outline, outline
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
+if TYPE_CHECKING:
+    from cxr_embed import transforms
+
 Say = Callable[[str], None]
+
+# Beam's own default tries to download another runner; everybody gets the in-process one.
+LOCAL_RUNNER = "FnApiRunner"
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,14 @@ class Job:
     overwrite: bool = False
     max_failures: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
-    runner: str = "FnApiRunner"
+    runner: str = LOCAL_RUNNER
     beam_arguments: tuple[str, ...] = ()
     threads: int = 1
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Beam's in-process runner runs it, here."""
+        return self.runner == LOCAL_RUNNER
 
 
 @dataclass
@@ -97,6 +109,7 @@ class Result:
         seconds: wall time of the images' walk, model loading left out.
         folder: where the tables and the manifest are.
         stopped_early: more images failed than --max_failures allows, or somebody interrupted.
+        handed_over: where the images went that nobody here waited for: a template, or a job.
     """
 
     counts: dict[str, int]
@@ -105,6 +118,7 @@ class Result:
     seconds: float
     folder: str
     stopped_early: bool = False
+    handed_over: str = ""
 
     @property
     def images_per_second(self) -> float:
@@ -189,28 +203,35 @@ def execute(plan_: Plan, say: Say, watch: Callable[[monitor.RunMonitor, int], An
     conditions = Conditions(started, job.batch_size, job.model.device)
     walk_seconds = 0.0
     counters: dict[str, int] = {}
+    handed_over = ""
     watched = monitor.monitor_of(plan_.run_id, job.max_failures)
     outputs.remove_leftovers(job.output_path, plan_.leftovers)
     if plan_.todo:
         clock = time.perf_counter()
-        model = models.shared(job.model)
+        model = models.shared(job.model) if job.is_local else outline(job.model)
         conditions.load_seconds = time.perf_counter() - clock
         conditions.batch_size, conditions.device = _check_model(plan_, model), model.device
         say(_describe(job, model, conditions))
         _prepare_output(plan_, model.embedding_size)
         with watch(watched, len(plan_.todo)):
             clock = time.perf_counter()
-            counters = _run_graph(plan_, conditions.batch_size)
+            ended = _run_graph(plan_, conditions.batch_size, say)
             walk_seconds = time.perf_counter() - clock
+        if isinstance(ended, dict):
+            counters = ended
+        else:
+            handed_over = ended.to
     else:
         for table in runs.TABLES:
             runs.write_table(folder, table, [])
     result = _result(plan_, counters, walk_seconds, folder, watched.is_stopping)
+    if handed_over:
+        result.handed_over, result.counts["not_attempted"] = handed_over, 0
     runs.write_manifest(folder, _manifest(plan_, result, counters, conditions))
     return result
 
 
-def _check_model(plan_: Plan, model: models.EmbeddingModel) -> int:
+def _check_model(plan_: Plan, model: models.EmbeddingModel | Outline) -> int:
     """Checks the loaded model against output and flags; returns the batch size."""
     job = plan_.job
     if plan_.embedding_size not in (None, model.embedding_size):
@@ -226,7 +247,7 @@ def _check_model(plan_: Plan, model: models.EmbeddingModel) -> int:
     return wanted
 
 
-def _describe(job: Job, model: models.EmbeddingModel, conditions: Conditions) -> str:
+def _describe(job: Job, model: models.EmbeddingModel | Outline, conditions: Conditions) -> str:
     engine = "" if job.model.endpoint else f" with {job.model.engine} in {job.model.precision}"
     return (
         f"model {job.model.path}: {inputs.describe(model.input)} in, "
@@ -249,7 +270,7 @@ def _prepare_output(plan_: Plan, embedding_size: int) -> None:
         ) from error
 
 
-def _run_graph(plan_: Plan, batch_size: int) -> dict[str, int]:
+def _run_graph(plan_: Plan, batch_size: int, say: Say) -> dict[str, int] | transforms.HandedOver:
     from cxr_embed import transforms
 
     job = plan_.job
@@ -264,7 +285,7 @@ def _run_graph(plan_: Plan, batch_size: int) -> dict[str, int]:
         max_pixels=job.max_pixels,
         max_failures=job.max_failures,
     )
-    return transforms.run(plan_.todo, settings, job.runner, list(job.beam_arguments))
+    return transforms.run(plan_.todo, settings, job.runner, list(job.beam_arguments), say)
 
 
 def _result(
@@ -316,6 +337,7 @@ def _manifest(
         "machine": runs.machine(),
         "counts": {**result.counts, "skipped": result.skipped, "failed": result.failed},
         "stopped_early": result.stopped_early,
+        "handed_over": result.handed_over,
         "bytes_read": counters.get("bytes_read", 0),
         # Seconds summed over threads, except the two that a clock on the wall shows.
         "seconds": {

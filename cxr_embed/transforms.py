@@ -15,7 +15,7 @@ loads Keras and TF Hub models only. With these overridden, nothing of it is left
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -24,15 +24,21 @@ import cv2
 import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 
-from cxr_embed import gcs, models, monitor, runs, storage
+from cxr_embed import cloud_job, gcs, models, monitor, runs, storage
 from cxr_embed.errors import ImageRejected, ImageSkipped, UsageError, one_line
 from cxr_embed.file_types import OTHER_NAME
 from cxr_embed.image_files import read_image
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Skipped
 from cxr_embed.records import Record, encode_record
 from cxr_embed.sources import ImageRef
+from cxr_embed.work_list import read_work_list, write_work_list
 
 NAMESPACE = "cxr_embed"
 
@@ -260,27 +266,89 @@ class WriteRunTables(beam.PTransform):
         )
 
 
+@dataclass(frozen=True)
+class HandedOver:
+    """A run that goes on, or will be started, where nobody here waits for it.
+
+    Attributes:
+        to: a template's path, or a job's name, for people.
+    """
+
+    to: str
+
+
 def run(
-    refs: list[ImageRef], settings: EmbedSettings, runner: str, beam_arguments: list[str]
-) -> dict[str, int]:
-    """Builds the graph and runs it to its end.
+    refs: list[ImageRef],
+    settings: EmbedSettings,
+    runner: str,
+    beam_arguments: list[str],
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, int] | HandedOver:
+    """Builds the graph and runs it to its end, unless the flags say that others will.
 
     Args:
         refs: the images to embed.
         settings: what to do with them.
         runner: a Beam runner's name.
         beam_arguments: the user's Beam flags.
+        say: tells a person one line.
 
     Returns:
         Counters by name: `embedded`, `failed/<reason>`, `skipped/<reason>`,
-        `<stage>_microseconds`, `bytes_read`.
+        `<stage>_microseconds`, `bytes_read`. Or where the run went.
     """
     options = PipelineOptions(beam_arguments)
     pipeline = beam.Pipeline(runner=runner, options=options)
-    outcomes = pipeline | "Images" >> beam.Create(refs) | EmbedImages(settings)
-    _ = outcomes | WriteRunTables(runs.run_folder(settings.output_path, settings.run_id))
+    folder = runs.run_folder(settings.output_path, settings.run_id)
+    outcomes = pipeline | _images(refs, folder, runner) | EmbedImages(settings)
+    _ = outcomes | WriteRunTables(folder)
     result = pipeline.run()
-    result.wait_until_finish()
+    if template := options.view_as(GoogleCloudOptions).template_location:
+        return HandedOver(f"the template {template}")
+    job = cloud_job.describe(result, options)
+    if job:
+        say(f"running as {job}")
+    if options.view_as(StandardOptions).no_wait_until_finish:
+        return HandedOver(job or runner)
+    with cloud_job.followed(result, monitor.monitor_of(settings.run_id), counters_of, bool(job)):
+        result.wait_until_finish()
+    return counters_of(result)
+
+
+def _images(refs: list[ImageRef], folder: str, runner: str) -> beam.PTransform:
+    """PBegin -> PCollection of ImageRef."""
+    if runner == "FnApiRunner" or not storage.is_remote(folder):
+        return "Images" >> beam.Create(refs)
+    return "Images" >> ListedImages(write_work_list(folder, refs))
+
+
+class ListedImages(beam.PTransform):
+    """PBegin -> PCollection of ImageRef, from files that `write_work_list` wrote."""
+
+    def __init__(self, files: list[str]) -> None:
+        super().__init__()
+        self._files = files
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
+        files = begin | "Files" >> beam.Create(self._files)
+        return files | "ReadList" >> beam.ParDo(ReadWorkList()).with_output_types(ImageRef)
+
+
+class ReadWorkList(beam.DoFn):
+    """A file of references -> each of them."""
+
+    def __init__(self) -> None:
+        self._bucket_access = gcs.settings()
+
+    def setup(self) -> None:
+        gcs.configure(self._bucket_access)
+
+    def process(self, path: str) -> Iterator[ImageRef]:
+        yield from read_work_list(path)
+
+
+def counters_of(result: Any) -> dict[str, int]:
+    """Returns a run's counters by name, as far as the runner knows them by now."""
     query = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
     counters: dict[str, int] = {}
     for counter in query["counters"]:

@@ -227,3 +227,38 @@ class HugeBucket:
 
         with serving(Handler) as address:
             yield address
+
+
+@contextlib.contextmanager
+def google_machine() -> Iterator[None]:
+    """Lets Google's libraries believe that this is one of Google's machines, with an account.
+
+    Beam looks for credentials at its first gs:// path, and gives up after half a minute elsewhere.
+    """
+
+    class Metadata(_QuietHandler):
+        def do_GET(self) -> None:
+            path = urllib.parse.urlsplit(self.path).path
+            content, kind = "", "text/plain"
+            if path.endswith("/token"):
+                token = {"access_token": "none", "expires_in": 3600, "token_type": "Bearer"}
+                content, kind = json.dumps(token), "application/json"
+            elif "/service-accounts/" in path:
+                account = {"email": "worker@example", "scopes": ["https://www.googleapis.com/auth"]}
+                content, kind = json.dumps(account), "application/json"
+            elif path.endswith("/project-id"):
+                content = "some-project"
+            elif path.endswith("/universe-domain"):
+                content = "googleapis.com"
+            self.send_response(200)
+            self.send_header("Metadata-Flavor", "Google")
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+    with serving(Metadata) as address, pytest.MonkeyPatch.context() as patch:
+        host = urllib.parse.urlsplit(address).netloc
+        for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
+            patch.setenv(name, host)
+        yield
