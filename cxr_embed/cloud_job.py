@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from cxr_embed import storage
+from cxr_embed.errors import UsageError
 from cxr_embed.monitor import RunMonitor
 
 _ASK_EVERY_SECONDS = 30.0
@@ -29,6 +31,23 @@ def describe(result: Any, options: Any) -> str:
         f"Dataflow job {result.job_id()}: "
         f"{console}/{cloud.region}/{result.job_id()}?project={cloud.project}"
     )
+
+
+def check_paths(runner: str, output_path: str, images: Iterable[str]) -> None:
+    """Raises UsageError where Dataflow's workers would look for a path on their own disks."""
+    if runner != "DataflowRunner":
+        return
+    if not storage.is_remote(output_path):
+        raise UsageError(
+            f"--output_path {output_path} is on this machine, and Dataflow's workers are not: "
+            "pass gs://bucket/prefix"
+        )
+    local = next((path for path in images if not storage.is_remote(path)), None)
+    if local is not None:
+        raise UsageError(
+            f"{local} is on this machine, and Dataflow's workers are not: copy the images to a "
+            "bucket (gcloud storage cp -r) and pass gs:// paths"
+        )
 
 
 def with_defaults(beam_arguments: list[str]) -> list[str]:

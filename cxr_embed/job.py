@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cxr_embed import models, monitor, outputs, runs, sources, storage
+from cxr_embed import cloud_job, models, monitor, outputs, runs, sources, storage
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import (
     Fingerprint,
@@ -138,6 +138,7 @@ def plan(job: Job, say: Say) -> Plan:
         output_path=job.output_path,
     )  # fmt: skip
     say(f"found {_images(len(refs))} in {job.input_list or job.input_path}")
+    cloud_job.check_paths(job.runner, job.output_path, (ref.path for ref in refs))
     problem = storage.why_not_writable(job.output_path)
     if problem:
         raise UsageError(f"--output_path {job.output_path} cannot be written to: {problem}")

@@ -1,7 +1,7 @@
 """The list of images for workers elsewhere: files in the run's folder, not part of the graph.
 
-References in the graph itself would travel to the service with the job, whose request it limits to
-10 MB, and into each worker's memory: those of 377,110 images are 70 MB.
+References in the graph itself would travel to the service with the job, whose graph Dataflow limits
+to 10 MB, and into each worker's memory: those of 377,110 images are 70 MB.
 """
 
 from __future__ import annotations

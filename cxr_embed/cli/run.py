@@ -211,7 +211,9 @@ def _interruptible(run_id: str, is_local: bool) -> Iterator[threading.Event]:
         try:
             yield interrupted
         except KeyboardInterrupt:
-            words = "\nthe job goes on where it runs; gcloud dataflow jobs cancel ends it on Dataflow"
+            words = (
+                "\nthe job goes on where it runs; gcloud dataflow jobs cancel ends it on Dataflow"
+            )
             print(words, file=sys.stderr)
             raise
         return
