@@ -63,7 +63,7 @@ def test_published_chains(tmp_path: Path) -> None:
 
 
 def test_no_model_is_a_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no saved_model.pb"):
+    with pytest.raises(UsageError, match="holds no saved_model"):
         outline(models.ModelSettings(str(tmp_path)))
     (tmp_path / "saved_model.pb").write_bytes(b"rubbish")
     with pytest.raises(UsageError, match="cannot be read"):
