@@ -56,7 +56,8 @@ def _rate(ran: Ran) -> float:
 def _row(count: int, ran: Ran, first: Ran) -> str:
     start = ran.manifest["seconds"]["until_first_image"]
     return (
-        f"| {count:,} | {start:.2f} | {_rate(ran):,.0f} | {_rate(ran) / _rate(first):.2f} | {ran.peak_bytes / 2**20:,.0f} | "
+        f"| {count:,} | {start:.2f} | {_rate(ran):,.0f} | {_rate(ran) / _rate(first):.2f} | "
+        f"{ran.peak_bytes / 2**20:,.0f} | "
         f"{ran.peak_bytes / first.peak_bytes:.2f} |"
     )
 

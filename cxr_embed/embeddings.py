@@ -44,13 +44,17 @@ def load_embeddings(path: str) -> Embeddings:
     Raises:
         UsageError: no records there, a damaged one, or embeddings of different sizes.
     """
-    names = _record_names(path)
+    try:
+        names = _record_names(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be listed: {error}") from error
     if not names:
         raise UsageError(f"no {RECORD_SUFFIX} files in {path}")
     first = _read(names[0])
     values = np.empty((len(names), len(first.embedding)), np.float32)
     image_ids: list[str] = []
-    for row, record in enumerate(map(_read, names)):
+    read = storage.in_parallel(_read, names) if storage.is_remote(path) else map(_read, names)
+    for row, record in enumerate(read):
         if len(record.embedding) != values.shape[1]:
             raise UsageError(
                 f"{names[row]} has {len(record.embedding)} floats, {names[0]} has "

@@ -9,9 +9,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cxr_embed import ledger, models, monitor, outputs, profiling, runs, sources, storage, threads
+from cxr_embed import (
+    cloud_job,
+    ledger,
+    models,
+    monitor,
+    outputs,
+    profiling,
+    runs,
+    sources,
+    storage,
+    threads,
+)
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import (
     Fingerprint,
@@ -21,7 +32,11 @@ from cxr_embed.fingerprint import (
     write_output_config,
 )
 from cxr_embed.models import inputs
+from cxr_embed.models.outline import Outline, outline
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from cxr_embed import transforms
 
 Say = Callable[[str], None]
 
@@ -112,6 +127,7 @@ class Result:
         seconds: wall time of the images' walk, model loading left out.
         folder: where the tables and the manifest are.
         stopped_early: more images failed than --max_failures allows, or somebody interrupted.
+        handed_over: where the images went that nobody here waited for: a template, or a job.
     """
 
     counts: dict[str, int]
@@ -120,6 +136,7 @@ class Result:
     seconds: float
     folder: str
     stopped_early: bool = False
+    handed_over: str = ""
 
     @property
     def images_per_second(self) -> float:
@@ -139,6 +156,7 @@ def plan(job: Job, say: Say) -> Plan:
         output_path=job.output_path,
     )  # fmt: skip
     say(f"found {_images(len(refs))} in {job.input_list or job.input_path}")
+    cloud_job.check_paths(job.runner, job.output_path, (ref.path for ref in refs))
     problem = storage.why_not_writable(job.output_path)
     if problem:
         raise UsageError(f"--output_path {job.output_path} cannot be written to: {problem}")
@@ -205,13 +223,14 @@ def execute(plan_: Plan, say: Say, watch: Callable[[monitor.RunMonitor, int], An
     conditions = Conditions(started, job.batch_size, job.model.device, nothing)
     walk_seconds = 0.0
     counters: dict[str, int] = {}
+    handed_over = ""
     watched = monitor.monitor_of(plan_.run_id, job.max_failures)
     outputs.remove_leftovers(job.output_path, plan_.leftovers)
     if plan_.checked:
         runs.write_lines(folder, ledger.STANDING, [ledger.encode(plan_.checked)])
     if plan_.todo:
         clock = time.perf_counter()
-        model = models.shared(job.model)
+        model = models.shared(job.model) if job.is_local else outline(job.model)
         conditions.load_seconds = time.perf_counter() - clock
         conditions.batch_size, conditions.device = _check_model(plan_, model), model.device
         conditions.threads = _choose_threads(job, conditions)
@@ -222,8 +241,12 @@ def execute(plan_: Plan, say: Say, watch: Callable[[monitor.RunMonitor, int], An
         sampling = profiling.Sampler() if job.profile else contextlib.nullcontext()
         with watch(watched, len(plan_.todo)), sampling as sampler:
             clock = time.perf_counter()
-            counters = _run_graph(plan_, conditions)
+            ended = _run_graph(plan_, conditions, say)
             walk_seconds = time.perf_counter() - clock
+        if isinstance(ended, dict):
+            counters = ended
+        else:
+            handed_over = ended.to
         conditions.first_image_seconds = (watched.first or clock) - clock
         if sampler is not None:
             runs.write_profile(folder, sampler, _stages(counters))
@@ -231,11 +254,13 @@ def execute(plan_: Plan, say: Say, watch: Callable[[monitor.RunMonitor, int], An
         for table in runs.TABLES:
             runs.write_lines(folder, f"{table}.csv", [])
     result = _result(plan_, counters, walk_seconds, folder, watched.is_stopping)
+    if handed_over:
+        result.handed_over, result.counts["not_attempted"] = handed_over, 0
     runs.write_manifest(folder, _manifest(plan_, result, counters, conditions))
     return result
 
 
-def _check_model(plan_: Plan, model: models.EmbeddingModel) -> int:
+def _check_model(plan_: Plan, model: models.EmbeddingModel | Outline) -> int:
     """Checks the loaded model against output and flags; returns the batch size."""
     job = plan_.job
     if plan_.embedding_size not in (None, model.embedding_size):
@@ -263,7 +288,7 @@ def _choose_threads(job: Job, conditions: Conditions) -> threads.Threads:
     )
 
 
-def _describe(job: Job, model: models.EmbeddingModel, conditions: Conditions) -> str:
+def _describe(job: Job, model: models.EmbeddingModel | Outline, conditions: Conditions) -> str:
     engine = "" if job.model.endpoint else f" with {job.model.engine} in {job.model.precision}"
     return (
         f"model {job.model.path}: {inputs.describe(model.input)} in, "
@@ -286,7 +311,9 @@ def _prepare_output(plan_: Plan, embedding_size: int) -> None:
         ) from error
 
 
-def _run_graph(plan_: Plan, conditions: Conditions) -> dict[str, int]:
+def _run_graph(
+    plan_: Plan, conditions: Conditions, say: Say
+) -> dict[str, int] | transforms.HandedOver:
     from cxr_embed import transforms
 
     job = plan_.job
@@ -309,7 +336,7 @@ def _run_graph(plan_: Plan, conditions: Conditions) -> dict[str, int]:
     beam_arguments = list(job.beam_arguments)
     if job.is_local:
         beam_arguments = transforms.with_threads(beam_arguments, walks)
-    return transforms.run(plan_.todo, settings, job.runner, beam_arguments, walks)
+    return transforms.run(plan_.todo, settings, job.runner, beam_arguments, walks=walks, say=say)
 
 
 def _result(
@@ -356,6 +383,7 @@ def _manifest(
         "machine": runs.machine(),
         "counts": {**result.counts, "skipped": result.skipped, "failed": result.failed},
         "stopped_early": result.stopped_early,
+        "handed_over": result.handed_over,
         "bytes_read": counters.get("bytes_read", 0),
         # Seconds summed over threads, except the first three, which a clock on the wall shows.
         "seconds": {

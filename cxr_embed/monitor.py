@@ -40,6 +40,11 @@ class RunMonitor:
             if 0 < self._max_failures < self._counts["failed"]:
                 self._stop.set()
 
+    def set_counts(self, counts: dict[str, int]) -> None:
+        """Takes over what somebody else has counted."""
+        with self._lock:
+            self._counts = Counter(counts)
+
     def counts(self) -> dict[str, int]:
         """Returns counts so far by `embedded`, `skipped` and `failed`."""
         with self._lock:

@@ -69,7 +69,7 @@ def find_images(
         paths, root = _read_list(input_list), None
         is_listed = True
     elif input_path:
-        paths, root, is_listed = _search(input_path, output_path)
+        paths, root, is_listed = _search(input_path, output_path, limit)
     else:
         raise UsageError("pass --input_path (a folder, file, glob or gs:// path) or --input_list")
     paths = _first(sorted(set(paths)), limit)
@@ -83,10 +83,12 @@ def find_images(
     return refs
 
 
-def _search(input_path: str, output_path: str | None) -> tuple[list[str], str | None, bool]:
+def _search(
+    input_path: str, output_path: str | None, limit: int
+) -> tuple[list[str], str | None, bool]:
     """Returns the paths found, the folder that `mirror` counts from, and whether it is one file."""
     if storage.is_remote(input_path):
-        return _search_bucket(input_path)
+        return _search_bucket(input_path, output_path, limit)
     if Path(input_path).is_dir():
         return _below(input_path, output_path), input_path, False
     if Path(input_path).exists():
@@ -100,20 +102,27 @@ def _search(input_path: str, output_path: str | None) -> tuple[list[str], str | 
     return paths, str(Path(fixed).parent if not fixed.endswith("/") else fixed or "."), False
 
 
-def _search_bucket(input_path: str) -> tuple[list[str], str | None, bool]:
+def _search_bucket(
+    input_path: str, output_path: str | None, limit: int
+) -> tuple[list[str], str | None, bool]:
+    """As `_search`. A bucket is listed in sorted order, so a limit ends the listing early."""
+    folder = input_path.rstrip("/")
+    inside = _relative_inside(output_path, folder)
     try:
         if re.search(r"[*?\[]", input_path):
-            return storage.expand(input_path), None, False
-        below = [
-            f"{input_path.rstrip('/')}/{entry.path}" for entry in storage.list_files(input_path)
-        ]
-        if below:
-            return [p for p in below if _may_be_image(p)], input_path.rstrip("/"), False
+            return _first(storage.expand(input_path), limit), None, False
+        below = (
+            f"{folder}/{entry.path}"
+            for entry in storage.list_files(folder)
+            if _is_input(entry.path, inside)
+        )
+        if found := _first(below, limit):
+            return found, folder, False
         if not input_path.endswith("/") and storage.exists(input_path):
             return [input_path], input_path.rpartition("/")[0], True
     except OSError as error:
         raise UsageError(f"--input_path cannot be listed: {error}") from error
-    return [], input_path, False
+    return [], folder, False
 
 
 def _below(folder: str, output_path: str | None) -> list[str]:
@@ -121,16 +130,26 @@ def _below(folder: str, output_path: str | None) -> list[str]:
     return [
         storage.join(folder, entry.path)
         for entry in storage.list_files(folder)
-        if _may_be_image(entry.path)
-        and not (inside and f"{entry.path}/".startswith(inside))
-        and not entry.path.startswith("_runs/")
+        if _is_input(entry.path, inside)
     ]
+
+
+def _is_input(path: str, inside: str) -> bool:
+    """Leaves out what cannot be an image, and the output where it lies `inside` the input."""
+    return (
+        _may_be_image(path)
+        and not (inside and path.startswith(inside))
+        and not path.startswith("_runs/")
+    )
 
 
 def _relative_inside(output_path: str | None, folder: str) -> str:
     """Returns `sub/folder/` where the output lies strictly below the input, else nothing."""
-    if not output_path or storage.is_remote(output_path):
+    if not output_path or storage.is_remote(output_path) != storage.is_remote(folder):
         return ""
+    if storage.is_remote(folder):
+        output = output_path.rstrip("/") + "/"
+        return output.removeprefix(f"{folder}/") if output.startswith(f"{folder}/") else ""
     relative = os.path.relpath(Path(output_path).resolve(), Path(folder).resolve())
     return "" if relative.startswith("..") or relative == "." else f"{relative}/"
 
@@ -147,16 +166,18 @@ def _may_be_image(path: str) -> bool:
     )
 
 
-def _first(paths: list[str], limit: int) -> list[str]:
+def _first(paths: Iterable[str], limit: int) -> list[str]:
     """Returns paths up to the `limit`-th that is named like an image; all where it is 0."""
     if not limit:
-        return paths
+        return list(paths)
+    taken: list[str] = []
     counted = 0
-    for position, path in enumerate(paths):
+    for path in paths:
+        taken.append(path)
         counted += not file_types.OTHER_NAME.search(path)
         if counted == limit:
-            return paths[: position + 1]
-    return paths
+            break
+    return taken
 
 
 def _holds_an_image(paths: Iterable[str]) -> bool:
@@ -183,7 +204,9 @@ def _read_list(input_list: str) -> list[str]:
     try:
         text = storage.read_bytes(input_list).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
-        raise UsageError(f"--input_list {input_list} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"--input_list {input_list} cannot be read: {error.strerror or error}"
+        ) from error
     return [line.strip("\r\n") for line in text.split("\n") if line.strip()]
 
 

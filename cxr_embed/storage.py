@@ -1,45 +1,57 @@
 """One small surface over local folders and gs:// buckets.
 
-Everything else in the package handles paths as strings and calls these functions.
+Everything else in the package handles paths as strings and calls these functions; `gcs` does what
+is particular to buckets.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
-import functools
+import itertools
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from cxr_embed import gcs
 
 try:
     import fcntl
 except ImportError:  # no such locks on this system: its leftovers are not recognised
     fcntl = None  # type: ignore[assignment]
 
-GCS_PREFIX = "gs://"
-
 # Files being written. The name is short, so that it fits wherever the final one does.
 _TEMPORARY_PREFIX = ".cxr-embed-"
 _TEMPORARY_SUFFIX = ".tmp"
 
-_COPIES_AT_A_TIME = 4
+_READS_AT_A_TIME = 16
+
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
 
 
 class Entry(NamedTuple):
-    """A file as a listing shows it: its path below the listed folder, and its size in bytes."""
+    """A file as a listing shows it.
+
+    Attributes:
+        path: below the listed folder.
+        size: in bytes.
+        crc32c: its CRC-32C in base64, which buckets know and disks do not.
+    """
 
     path: str
     size: int
+    crc32c: str = ""
 
 
 def is_remote(path: str) -> bool:
     """Whether `path` is in a bucket."""
-    return path.startswith(GCS_PREFIX)
+    return path.startswith(gcs.PREFIX)
 
 
 def join(folder: str, *parts: str) -> str:
@@ -50,9 +62,13 @@ def join(folder: str, *parts: str) -> str:
 
 
 def list_files(folder: str) -> Iterator[Entry]:
-    """Yields every file below `folder`, in no particular order; nothing where it is missing.
+    """Yields every file below `folder`; nothing where it is missing.
 
-    Links to folders are followed once. Hidden files are listed, too.
+    A bucket is listed page by page and sorted by name; a disk is in no particular order. Links to
+    folders are followed once. Hidden files are listed, too.
+
+    Raises:
+        OSError: a bucket cannot be listed; `FileNotFoundError` where it does not exist.
     """
     if is_remote(folder):
         yield from _list_bucket(folder)
@@ -78,19 +94,20 @@ def _size(entry: os.DirEntry[str]) -> int:
         return 0
 
 
-def expand(pattern: str) -> list[str]:
-    """Returns the files and local folders that match a glob; `**` spans folders."""
+def expand(pattern: str) -> Iterator[str]:
+    """Yields the files and local folders that match a glob; `**` spans folders."""
     if not is_remote(pattern):
         import glob
 
         # pathlib would normalise the pattern, and paths are to stay as they were given.
-        return glob.glob(pattern, recursive=True)  # noqa: PTH207
-    bucket, _, rest = pattern.removeprefix(GCS_PREFIX).partition("/")
-    prefix = re.split(r"[*?\[]", rest, maxsplit=1)[0].rpartition("/")[0]
-    root = f"{GCS_PREFIX}{bucket}/{prefix}".rstrip("/")
-    matches = re.compile(_glob_to_regex(pattern))
-    paths = (f"{root}/{entry.path}" for entry in _list_bucket(root))
-    return [path for path in paths if matches.fullmatch(path)]
+        yield from glob.iglob(pattern, recursive=True)  # noqa: PTH207
+        return
+    bucket, rest = gcs.split(pattern)
+    start = re.split(r"[*?\[]", rest, maxsplit=1)[0]
+    matches = re.compile(_glob_to_regex(rest))
+    for found in gcs.list_objects(bucket, start, pattern):
+        if matches.fullmatch(found.name):
+            yield f"{gcs.PREFIX}{bucket}/{found.name}"
 
 
 def _glob_to_regex(pattern: str) -> str:
@@ -108,7 +125,7 @@ def _single_level(part: str) -> str:
 def exists(path: str) -> bool:
     """Whether a file or local folder is there."""
     if is_remote(path):
-        return bool(_blob(path).exists())
+        return gcs.exists(path)
     return Path(path).exists()
 
 
@@ -118,10 +135,32 @@ def read_bytes(path: str) -> bytes:
     Raises:
         OSError: it cannot be read; `FileNotFoundError` where it is missing.
     """
-    if not is_remote(path):
-        return Path(path).read_bytes()
-    with _as_oserror(path):
-        return bytes(_blob(path).download_as_bytes(checksum="auto"))
+    return gcs.read(path) if is_remote(path) else Path(path).read_bytes()
+
+
+def in_parallel(
+    function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]
+) -> Iterator[_Result]:
+    """Yields `function` of each argument, in order, several at a time.
+
+    For reads, whose waiting overlaps. Only a few results are ever held that nobody has taken.
+    """
+    remaining = iter(arguments)
+    with ThreadPoolExecutor(_READS_AT_A_TIME) as pool:
+        waiting = deque(
+            pool.submit(function, each)
+            for each in itertools.islice(remaining, 2 * _READS_AT_A_TIME)
+        )
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(
+                    pool.submit(function, each) for each in itertools.islice(remaining, 1)
+                )
+                yield result
+        finally:
+            for each in waiting:
+                each.cancel()
 
 
 def write_whole(path: str, data: bytes) -> None:
@@ -131,8 +170,7 @@ def write_whole(path: str, data: bytes) -> None:
         OSError: it cannot be written; nothing is left behind.
     """
     if is_remote(path):
-        with _as_oserror(path):
-            _blob(path).upload_from_string(data, "application/octet-stream", checksum="crc32c")
+        gcs.write(path, data)
         return
     target = Path(path)
     for attempt in range(3):
@@ -162,24 +200,6 @@ def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
         raise
 
 
-def copy_folder(source: str, target: str) -> None:
-    """Copies all files below `source` to the local folder `target`.
-
-    Raises:
-        OSError: one of them cannot be read or written; `FileNotFoundError` where there is none.
-    """
-    entries = list(list_files(source))
-    if not entries:
-        raise FileNotFoundError(f"{source} holds no files")
-    with ThreadPoolExecutor(_COPIES_AT_A_TIME) as pool:
-        list(
-            pool.map(
-                lambda e: write_whole(join(target, e.path), read_bytes(join(source, e.path))),
-                entries,
-            )
-        )
-
-
 def is_temporary(name: str) -> bool:
     """Whether a file name is one that `write_whole` uses on the way."""
     return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
@@ -206,8 +226,8 @@ def remove_if_abandoned(path: str) -> bool:
 def remove(path: str) -> None:
     """Removes one file; one that is missing is fine."""
     if is_remote(path):
-        with contextlib.suppress(FileNotFoundError), _as_oserror(path):
-            _blob(path).delete()
+        with contextlib.suppress(FileNotFoundError):
+            gcs.remove(path)
         return
     Path(path).unlink(missing_ok=True)
 
@@ -215,7 +235,7 @@ def remove(path: str) -> None:
 def why_not_writable(folder: str) -> str | None:
     """Returns why no file can be written below `folder`, without writing one; None if it can."""
     if is_remote(folder):
-        return None
+        return _why_not_listable(folder)
     nearest = Path(folder).absolute()
     while not nearest.exists() and nearest != nearest.parent:
         if nearest.is_symlink():
@@ -228,38 +248,18 @@ def why_not_writable(folder: str) -> str | None:
     return None
 
 
-@functools.cache
-def _client() -> Any:
-    from google.cloud import storage
-
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        return storage.Client.create_anonymous_client()
-    return storage.Client()
-
-
-def _blob(path: str) -> Any:
-    bucket, _, name = path.removeprefix(GCS_PREFIX).partition("/")
-    return _client().bucket(bucket).blob(name)
+def _why_not_listable(folder: str) -> str | None:
+    """A bucket is asked for one name: whether it may be written to shows when the run starts."""
+    try:
+        next(_list_bucket(folder), None)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _list_bucket(folder: str) -> Iterator[Entry]:
-    bucket, _, prefix = folder.removeprefix(GCS_PREFIX).partition("/")
-    prefix = prefix.rstrip("/") + "/" if prefix else ""
-    with _as_oserror(folder):
-        pages = _client().list_blobs(bucket, prefix=prefix, fields="items(name,size),nextPageToken")
-        for blob in pages:
-            if not blob.name.endswith("/"):  # the console's empty "folder" objects
-                yield Entry(str(PurePosixPath(blob.name[len(prefix) :])), blob.size or 0)
-
-
-@contextlib.contextmanager
-def _as_oserror(path: str) -> Iterator[None]:
-    """Turns the client's many exceptions into the one that local files raise."""
-    from google.api_core import exceptions
-
-    try:
-        yield
-    except exceptions.NotFound as error:
-        raise FileNotFoundError(f"{path} does not exist") from error
-    except (exceptions.GoogleAPIError, ConnectionError) as error:
-        raise OSError(f"{path}: {type(error).__name__}") from error
+    bucket, name = gcs.split(folder)
+    prefix = name.rstrip("/") + "/" if name else ""
+    for found in gcs.list_objects(bucket, prefix, folder):
+        if not found.name.endswith("/"):  # the console's empty "folder" objects
+            yield Entry(found.name[len(prefix) :], found.size, found.crc32c)

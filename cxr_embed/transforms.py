@@ -6,7 +6,7 @@ Only references cross the shuffle on the way in, and only lines of the run table
 Reading, embedding and writing are one step, so an image lives from its bytes to its record in one
 place, and memory holds a few images a thread, however many there are.
 
-A chunk is a list of references (`chunks` says how long). Beam's own way to an element, from step to
+A chunk is a list of references (`chunk_size` says how long). Beam's own way to an element, from step to
 step and into its counters, takes as long as rendering a small image; here it is paid for a chunk
 (benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches, threads,
 what one failure may cost. That is also why the model's step is no RunInference of Beam's: as a step
@@ -17,19 +17,26 @@ loads Keras and TF Hub models only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    _BeamArgumentParser,
+)
 from apache_beam.runners.runner import create_runner
 
-from cxr_embed import ledger, runs
-from cxr_embed.errors import UsageError
+from cxr_embed import cloud_job, gcs, ledger, monitor, runs, storage
+from cxr_embed.errors import UsageError, one_line
 from cxr_embed.sources import ImageRef
 from cxr_embed.walk import EmbedSettings, Walk, Walked, slices
+from cxr_embed.work_list import read_work_list, write_work_list
 
 NAMESPACE = "cxr_embed"
 
@@ -48,6 +55,7 @@ class EmbedChunk(beam.DoFn):
         self._settings = settings
 
     def setup(self) -> None:
+        gcs.configure(self._settings.bucket_access)
         self._walk = Walk(self._settings)
 
     def process(self, refs: list[ImageRef]) -> Iterator[_Lines]:
@@ -72,6 +80,10 @@ class WriteLines(beam.DoFn):
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._bucket_access = gcs.settings()
+
+    def setup(self) -> None:
+        gcs.configure(self._bucket_access)
 
     def process(self, element: tuple[str, Iterable[list[bytes]]]) -> None:
         name, lists = element
@@ -108,22 +120,32 @@ class WriteRunTables(beam.PTransform):
         )
 
 
-def chunks(refs: Sequence[ImageRef], batch_size: int, walks: int) -> list[list[ImageRef]]:
-    """Returns the images in chunks of whole batches.
+def chunk_size(count: int, batch_size: int, walks: int) -> int:
+    """Returns how many images walk together: whole batches.
 
     Args:
-        refs: the images.
+        count: images in all.
         batch_size: images per model call; 0 where workers choose it.
         walks: how many chunks are under way at a time.
 
     Returns:
-        Chunks of at most 64 images, or of one batch where that is more; fewer where there are few
+        64 images or a little less, or one batch where that is more; fewer where there are few
         images, so that every walk has some from the first to the last moment.
     """
     batch_size = max(1, batch_size)
-    fair = len(refs) // (8 * max(1, walks) * batch_size)
-    batches = max(1, min(_CHUNK // batch_size, fair))
-    return [list(some) for some in slices(refs, batches * batch_size)]
+    fair = count // (8 * max(1, walks) * batch_size)
+    return max(1, min(_CHUNK // batch_size, fair)) * batch_size
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A run that goes on, or will be started, where nobody here waits for it.
+
+    Attributes:
+        to: a template's path, or a job's name, for people.
+    """
+
+    to: str
 
 
 def run(
@@ -131,9 +153,11 @@ def run(
     settings: EmbedSettings,
     runner: str,
     beam_arguments: list[str],
+    *,
     walks: int,
-) -> dict[str, int]:
-    """Builds the graph and runs it to its end.
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, int] | HandedOver:
+    """Builds the graph and runs it to its end, unless the flags say that others will.
 
     Args:
         refs: the images to embed.
@@ -141,17 +165,70 @@ def run(
         runner: a Beam runner's name.
         beam_arguments: Beam's flags.
         walks: about how many chunks will be under way at a time.
+        say: tells a person one line.
 
     Returns:
-        Counters by name, as `Walked.counts` has them.
+        Counters by name, as `Walked.counts` has them. Or where the run went.
     """
     options = PipelineOptions(beam_arguments)
     pipeline = beam.Pipeline(runner=runner, options=options)
-    images = beam.Create(chunks(refs, settings.batch_size, walks), reshuffle=False)
-    lines = pipeline | "Images" >> images | EmbedImages(settings)
-    _ = lines | WriteRunTables(runs.run_folder(settings.output_path, settings.run_id))
+    folder = runs.run_folder(settings.output_path, settings.run_id)
+    size = chunk_size(len(refs), settings.batch_size, walks)
+    lines = pipeline | _images(refs, size, folder, runner) | EmbedImages(settings)
+    _ = lines | WriteRunTables(folder)
     result = pipeline.run()
-    result.wait_until_finish()
+    if template := options.view_as(GoogleCloudOptions).template_location:
+        return HandedOver(f"the template {template}")
+    job = cloud_job.describe(result, options)
+    if job:
+        say(f"running as {job}")
+    if options.view_as(StandardOptions).no_wait_until_finish:
+        return HandedOver(job or runner)
+    with cloud_job.followed(result, monitor.monitor_of(settings.run_id), counters_of, bool(job)):
+        result.wait_until_finish()
+    return counters_of(result)
+
+
+def _images(refs: list[ImageRef], size: int, folder: str, runner: str) -> beam.PTransform:
+    """PBegin -> PCollection of chunks of ImageRef."""
+    if runner == "FnApiRunner" or not storage.is_remote(folder):
+        return "Images" >> beam.Create(chunks(refs, size), reshuffle=False)
+    return "Images" >> ListedImages(write_work_list(folder, refs), size)
+
+
+def chunks(refs: Sequence[ImageRef], size: int) -> list[list[ImageRef]]:
+    """Returns all images, in order, `size` at a time."""
+    return [list(some) for some in slices(refs, size)]
+
+
+class ListedImages(beam.PTransform):
+    """PBegin -> PCollection of chunks of ImageRef, from files that `write_work_list` wrote."""
+
+    def __init__(self, files: list[str], size: int) -> None:
+        super().__init__()
+        self._files, self._size = files, size
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
+        read = beam.ParDo(ReadWorkList(self._size)).with_output_types(list[ImageRef])
+        return begin | "Files" >> beam.Create(self._files) | "ReadList" >> read
+
+
+class ReadWorkList(beam.DoFn):
+    """A file of references -> chunks of them."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._bucket_access = gcs.settings()
+
+    def setup(self) -> None:
+        gcs.configure(self._bucket_access)
+
+    def process(self, path: str) -> Iterator[list[ImageRef]]:
+        yield from chunks(read_work_list(path), self._size)
+
+
+def counters_of(result: Any) -> dict[str, int]:
+    """Returns a run's counters by name, as far as the runner knows them by now."""
     query = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
     counters: dict[str, int] = {}
     for counter in query["counters"]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from cxr_embed import ledger, models, monitor, storage, threads
+from cxr_embed import gcs, ledger, models, monitor, storage, threads
 from cxr_embed.errors import ImageRejected, ImageSkipped, one_line
 from cxr_embed.file_types import OTHER_NAME
 from cxr_embed.image_files import read_image
@@ -48,6 +48,7 @@ class EmbedSettings:
         views: `all` or `frontal`.
         max_pixels: larger images are rejected.
         max_failures: start no more images once more than this have failed; 0 is never.
+        bucket_access: how workers speak to Google Cloud Storage.
     """
 
     run_id: str
@@ -60,6 +61,7 @@ class EmbedSettings:
     views: str
     max_pixels: int
     max_failures: int
+    bucket_access: gcs.GcsSettings = field(default_factory=gcs.settings)
 
 
 @dataclass

@@ -48,3 +48,19 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "efficientnet-b0"
     export_model(folder, architecture="efficientnet-b0", image_size=64, embedding_size=4096)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes next to no time an image, so that there can be many."""
+    import tensorflow as tf
+
+    class Tiny(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32, name="image")])
+        def __call__(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"embedding": tf.reshape(image, [-1, 64])}
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    module = Tiny()
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.__call__})
+    return folder

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
 from absl import flags
 
+from cxr_embed import gcs
 from cxr_embed.errors import UsageError, one_line
+
+COMMON_FLAGS = {
+    "gcs_billing_project": "the project that pays for gs:// requests; requester-pays buckets need "
+    "it",
+    "flagfile": "a file with one flag a line, e.g. configs/local.flags",
+}
 
 HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
@@ -20,7 +28,7 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
     """Parses the flags that `values` knows.
 
     Args:
-        values: the verb's flags; `--flagfile` is understood for all.
+        values: the verb's flags; `--flagfile` and `--gcs_billing_project` are understood for all.
         arguments: the command line without the program's name.
 
     Returns:
@@ -29,14 +37,23 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
     Raises:
         UsageError: a value that a flag does not take, or an unreadable flagfile.
     """
-    if "flagfile" not in values:
-        flags.DEFINE_string("flagfile", None, "a file with one flag a line", flag_values=values)
+    _define_common(values)
     # Beam's flags may stand as `--name value`: go on after the first bare word.
     values.set_gnu_getopt(True)
     try:
-        return list(values(["cxr-embed", *arguments], known_only=True)[1:])
+        leftovers = list(values(["cxr-embed", *arguments], known_only=True)[1:])
     except flags.Error as error:
         raise UsageError(one_line(error)) from error
+    if values.gcs_billing_project:
+        gcs.configure(replace(gcs.settings(), billing_project=values.gcs_billing_project))
+    return leftovers
+
+
+def _define_common(values: flags.FlagValues) -> None:
+    """Defines what every verb understands."""
+    for name, help_ in COMMON_FLAGS.items():
+        if name not in values:
+            flags.DEFINE_string(name, None, help_, flag_values=values)
 
 
 def refuse_leftovers(values: flags.FlagValues, leftovers: list[str]) -> None:
@@ -55,10 +72,9 @@ def refuse_leftovers(values: flags.FlagValues, leftovers: list[str]) -> None:
 def help_text(usage: str, values: flags.FlagValues) -> str:
     """Returns the help of one verb: its usage, and each flag with its default."""
     lines = [usage.strip(), "", "Flags:"]
-    for name in values:
+    _define_common(values)
+    for name in sorted(values, key=lambda name: name in COMMON_FLAGS):
         flag = values[name]
-        if name == "flagfile":
-            continue
         default = "" if flag.default in (None, False, "") else f" (default: {flag.default})"
         choices = getattr(flag.parser, "enum_values", None)
         values_shown = f"  {'|'.join(choices)}" if choices else ""
@@ -69,7 +85,6 @@ def help_text(usage: str, values: flags.FlagValues) -> str:
             initial_indent="      ",
             subsequent_indent="      ",
         )
-    lines += ["  --flagfile", "      a file with one flag a line, e.g. configs/local.flags"]
     return "\n".join(lines)
 
 

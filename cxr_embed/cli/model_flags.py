@@ -9,6 +9,7 @@ from absl import flags
 
 from cxr_embed import models, sources, storage
 from cxr_embed.errors import UsageError
+from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig, read_model_config
 
 if TYPE_CHECKING:
@@ -43,14 +44,11 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     return models.Endpoint(*given)
 
 
-def model_settings(
-    values: flags.FlagValues, scratch: str, say: terminal.Speaker
-) -> models.ModelSettings:
+def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.ModelSettings:
     """Returns which model to use, telling what a person should know of it first.
 
     Args:
         values: the main job's flags.
-        scratch: a folder for a model that has to be fetched.
         say: tells a person one line.
 
     Raises:
@@ -67,17 +65,22 @@ def model_settings(
                 "request: docs/models.md says what a model config can do about it"
             )
         return models.ModelSettings.of_endpoint(endpoint, config)
+    path = _model_path(values, say)
+    revision = fetch.revision_of(path) if storage.is_remote(path) else ""
+    if revision and not fetch.is_here(revision):
+        say(f"fetching {path} into the cache, once")
     return models.ModelSettings(
-        path=_model_path(values, scratch, say),
+        path=path,
         config=config,
         device=values.device,
         engine=values.engine,
         precision=values.precision,
+        revision=revision,
     )
 
 
-def _model_path(values: flags.FlagValues, scratch: str, say: terminal.Speaker) -> str:
-    """Returns the local folder of the model; `scratch` is for one that has to be fetched."""
+def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
+    """Returns the folder of the model, local or gs://."""
     if values.model_path and not storage.is_remote(values.model_path):
         return str(values.model_path)
     # Inputs are looked at before a model is fetched or exported, which may take minutes.
@@ -86,12 +89,7 @@ def _model_path(values: flags.FlagValues, scratch: str, say: terminal.Speaker) -
         limit=values.limit, output_path=values.output_path,
     )  # fmt: skip
     if values.model_path:
-        say(f"fetching {values.model_path}")
-        try:
-            storage.copy_folder(values.model_path, scratch)
-        except OSError as error:
-            raise UsageError(f"--model_path cannot be fetched: {error}") from error
-        return scratch
+        return str(values.model_path)
     from cxr_embed.models import reference
 
     say(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cxr_embed import file_types, models, monitor, sources
+from cxr_embed import cloud_job, file_types, models, monitor, sources
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
@@ -127,12 +126,11 @@ def main(arguments: list[str]) -> int:
         raise UsageError("--profile looks into this process: it needs --runner=DirectRunner")
     terminal.set_up_logging(values.verbosity)
     say = terminal.Speaker(quiet=values.verbosity < 0)
-    with tempfile.TemporaryDirectory(prefix="cxr-embed-model-") as scratch:
-        model = model_flags.model_settings(values, scratch, say)
-        the_job = _make_job(values, runner, beam_arguments, model)
-        the_plan = job.plan(the_job, say)
-        with _interruptible(the_plan.run_id) as interrupted:
-            result = job.execute(the_plan, say, terminal.progress_of(say))
+    model = model_flags.model_settings(values, say)
+    the_job = _make_job(values, runner, beam_arguments, model)
+    the_plan = job.plan(the_job, say)
+    with _interruptible(the_plan.run_id, the_job.is_local) as interrupted:
+        result = job.execute(the_plan, say, terminal.progress_of(say))
     terminal.print_summary(result)
     return _status(result, values.skip_errors, interrupted.is_set())
 
@@ -165,7 +163,7 @@ def _beam_flags(values: flags.FlagValues, leftovers: list[str]) -> tuple[str, li
         raise
     if runner in _DIRECT_RUNNERS:
         return LOCAL_RUNNER, transforms.without_runner(leftovers)
-    return runner, leftovers
+    return runner, cloud_job.with_defaults(leftovers)
 
 
 def _make_job(
@@ -195,9 +193,22 @@ def _make_job(
 
 
 @contextmanager
-def _interruptible(run_id: str) -> Iterator[threading.Event]:
-    """Lets Ctrl-C finish the images in flight and write the tables; a second one kills."""
+def _interruptible(run_id: str, is_local: bool) -> Iterator[threading.Event]:
+    """Lets Ctrl-C finish the images in flight and write the tables; a second one kills.
+
+    A job elsewhere does not hear it.
+    """
     interrupted = threading.Event()
+    if not is_local:
+        try:
+            yield interrupted
+        except KeyboardInterrupt:
+            words = (
+                "\nthe job goes on where it runs; gcloud dataflow jobs cancel ends it on Dataflow"
+            )
+            print(words, file=sys.stderr)
+            raise
+        return
 
     def stop(number: int, _frame: Any) -> None:
         if interrupted.is_set():
@@ -222,6 +233,8 @@ def _status(result: job.Result, skip_errors: bool, interrupted: bool) -> int:
     if result.stopped_early:
         print("stopped early: more images failed than --max_failures allows", file=sys.stderr)
         return 1
+    if result.handed_over:
+        return 0
     if result.counts["not_attempted"]:
         print(f"{result.counts['not_attempted']} images have no outcome", file=sys.stderr)
         return 3

@@ -116,6 +116,11 @@ def _log_lines(monitor: RunMonitor, total: int, finished: threading.Event) -> No
 def print_summary(result: Result) -> None:
     """Prints what came of a run."""
     counts = result.counts
+    if result.handed_over:
+        print(f"handed over    to {result.handed_over}")
+        print(f"already there  {counts['already_there']}")
+        print(f"tables         {result.folder}, once it has run")
+        return
     print(f"embedded       {counts['embedded']}")
     print(f"already there  {counts['already_there']}")
     _print_reasons("skipped", result.skipped, SKIP_REASONS)

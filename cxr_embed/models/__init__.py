@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cxr_embed.errors import UsageError
+from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.inputs import ImageInput
 from cxr_embed.radiograph import Radiograph
@@ -49,12 +50,14 @@ class ModelSettings:
     """All that a worker needs to load a model; small, and pickles.
 
     Attributes:
-        path: local folder of the SavedModel, or of the stages of a chain; an endpoint's name.
+        path: folder of the SavedModel, or of the stages of a chain, local or gs://; an endpoint's
+            name.
         config: how to feed and read it where its signature does not say so.
         device: `auto`, `cpu`, `gpu` or `tpu`.
         engine: `tensorflow`, `openvino`, or `vertex` for an endpoint.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
         endpoint: the hosted endpoint to call in place of a local model.
+        revision: of a model in a bucket, so that no worker takes another one than was started with.
     """
 
     path: str
@@ -63,6 +66,7 @@ class ModelSettings:
     engine: str = "tensorflow"
     precision: str = "float32"
     endpoint: Endpoint | None = None
+    revision: str = ""
 
     @classmethod
     def of_endpoint(cls, endpoint: Endpoint, config: ModelConfig) -> ModelSettings:
@@ -70,14 +74,19 @@ class ModelSettings:
         return cls(endpoint.name, config, "auto", "vertex", "hosted", endpoint)
 
     @property
+    def local_path(self) -> str:
+        """The folder on this machine; a model in a bucket is fetched at the first call."""
+        return fetch.local_folder(self.path, self.revision) if self.revision else self.path
+
+    @property
     def folders(self) -> list[str]:
         """The SavedModels in order. A single one may also be what `path` itself names."""
         if self.endpoint is not None:
             return []
-        stages = self.config.chain
-        folders = [Path(self.path, stage.folder) for stage in stages]
-        if len(folders) == 1 and not folders[0].is_dir() and _is_saved_model(self.path):
-            folders = [Path(self.path)]
+        path, stages = self.local_path, self.config.chain
+        folders = [Path(path, stage.folder) for stage in stages]
+        if len(folders) == 1 and not folders[0].is_dir() and _is_saved_model(path):
+            folders = [Path(path)]
         return [str(folder) for folder in folders]
 
 

@@ -179,7 +179,9 @@ def read_model_config(path: str) -> ModelConfig:
     try:
         parsed = tomllib.loads(storage.read_bytes(_find(path)).decode())
     except OSError as error:
-        raise UsageError(f"--model_config {path} cannot be read: {error.strerror}") from error
+        raise UsageError(
+            f"--model_config {path} cannot be read: {error.strerror or error}"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--model_config {path} is not TOML: {error}") from error
     return _Reader(path).model(parsed)

