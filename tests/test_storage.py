@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cxr_embed import gcs, storage
+from cxr_embed.errors import UsageError
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -94,6 +95,12 @@ def test_how_buckets_are_spoken_to_is_kept_for_processes_that_are_started(
     assert os.environ["CXR_EMBED_GCS_BILLING_PROJECT"] == "who-pays"
     gcs.configure(gcs.GcsSettings())
     assert gcs.settings().billing_project is None
+
+
+def test_no_number_of_seconds_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gcs.RETRY_SECONDS_VARIABLE, "soon")
+    with pytest.raises(UsageError, match="CXR_EMBED_GCS_RETRY_SECONDS=soon is no number"):
+        gcs.settings()
 
 
 def test_a_missing_folder_lists_as_empty(tmp_path: Path) -> None:
