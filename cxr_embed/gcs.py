@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from cxr_embed.errors import one_line
+from cxr_embed.errors import UsageError, one_line
 
 PREFIX = "gs://"
 
@@ -71,11 +71,16 @@ def configure(settings: GcsSettings) -> None:
 
 
 def settings() -> GcsSettings:
-    """Returns what was configured, by `configure` or in the environment."""
-    return GcsSettings(
-        os.environ.get(BILLING_PROJECT_VARIABLE) or None,
-        float(os.environ.get(RETRY_SECONDS_VARIABLE) or _RETRY_SECONDS),
-    )
+    """Returns what was configured, by `configure` or in the environment.
+
+    Raises:
+        UsageError: the environment says no number of seconds.
+    """
+    seconds = os.environ.get(RETRY_SECONDS_VARIABLE) or _RETRY_SECONDS
+    try:
+        return GcsSettings(os.environ.get(BILLING_PROJECT_VARIABLE) or None, float(seconds))
+    except ValueError as error:
+        raise UsageError(f"{RETRY_SECONDS_VARIABLE}={seconds} is no number of seconds") from error
 
 
 def list_objects(bucket: str, prefix: str, shown: str) -> Iterator[Object]:

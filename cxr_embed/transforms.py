@@ -182,7 +182,7 @@ def run(
     job = cloud_job.describe(result, options)
     if job:
         say(f"running as {job}")
-    if options.view_as(StandardOptions).no_wait_until_finish:
+    if options.view_as(StandardOptions).no_wait_until_finish and runner != "FnApiRunner":
         return HandedOver(job or runner)
     with cloud_job.followed(result, monitor.monitor_of(settings.run_id), counters_of, bool(job)):
         result.wait_until_finish()

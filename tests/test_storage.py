@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cxr_embed import storage
+from cxr_embed import gcs, storage
+from cxr_embed.errors import UsageError
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -59,6 +61,46 @@ def test_only_a_dead_writers_file_is_removed(tmp_path: Path) -> None:
     writer.join()
     assert storage.remove_if_abandoned(str(files[0]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_read_in_parallel_comes_in_order_and_not_all_at_once() -> None:
+    taken: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    results = storage.in_parallel(lambda number: number * number, numbers())
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert len(taken) < 100
+    assert list(results) == [number * number for number in range(3, 1000)]
+
+
+def test_an_error_in_parallel_is_raised_where_it_belongs() -> None:
+    results = storage.in_parallel(lambda number: 6 // number, [3, 0, 2])
+    assert next(results) == 2
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_how_buckets_are_spoken_to_is_kept_for_processes_that_are_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (gcs.BILLING_PROJECT_VARIABLE, gcs.RETRY_SECONDS_VARIABLE):
+        monkeypatch.setenv(name, "")
+    assert gcs.settings() == gcs.GcsSettings()
+    gcs.configure(gcs.GcsSettings("who-pays", 5))
+    assert gcs.settings() == gcs.GcsSettings("who-pays", 5)
+    assert os.environ["CXR_EMBED_GCS_BILLING_PROJECT"] == "who-pays"
+    gcs.configure(gcs.GcsSettings())
+    assert gcs.settings().billing_project is None
+
+
+def test_no_number_of_seconds_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gcs.RETRY_SECONDS_VARIABLE, "soon")
+    with pytest.raises(UsageError, match="CXR_EMBED_GCS_RETRY_SECONDS=soon is no number"):
+        gcs.settings()
 
 
 def test_a_missing_folder_lists_as_empty(tmp_path: Path) -> None:

@@ -137,6 +137,11 @@ def test_a_list_and_a_model_config_in_a_bucket(
     }  # fmt: skip
     assert run_here(capsys, **flags).status == 0
     assert cxr_embed.load_embeddings(f"{bucket}/listed-out").ids == ["3"]
+    del flags["input_list"]
+    one = {"input_path": f"{bucket}/listed/s0/2.dcm", "output_path": f"{bucket}/one-out"}
+    assert run_here(capsys, **flags | one).status == 0
+    assert cxr_embed.load_embeddings(f"{bucket}/one-out/2.tfrecord").ids == ["2"]
+    flags["input_list"] = f"{bucket}/list.txt"
     for name in ("input_list", "model_config"):
         ran = run_here(capsys, **flags | {name: f"{bucket}/nowhere"})
         assert ran.status == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from buckets import BadLine, contents, spoken_to
-from builders import make_dicom
+from builders import GRADIENT, make_dicom
 from running import run_here
 
 from cxr_embed import gcs, records, storage
@@ -49,6 +49,28 @@ def test_writing_what_stands_leaves_it_alone(strict_service: str) -> None:
     after = gcs._blob("gs://bucket/same")
     after.reload()
     assert after.generation == before.generation
+
+
+def test_a_bundle_that_is_walked_again_leaves_its_records_alone(
+    strict_service: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        data = make_dicom(np.roll(GRADIENT, 900 * number))
+        storage.write_whole(f"gs://bucket/again/{number}.dcm", data)
+    flags = {
+        "input_path": "gs://bucket/again", "output_path": "gs://bucket/again-out",
+        "model_path": tiny_model,
+    }  # fmt: skip
+
+    def generations() -> dict[str, int]:
+        blobs = gcs._client().list_blobs("bucket", prefix="again-out/")
+        return {blob.name: blob.generation for blob in blobs if "_runs/" not in blob.name}
+
+    assert run_here(capsys, **flags).status == 0
+    first = generations()
+    assert len(first) == 6
+    assert run_here(capsys, overwrite=True, **flags).status == 0
+    assert generations() == first
 
 
 def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:

@@ -6,10 +6,15 @@ load everything by themselves.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +23,7 @@ import numpy as np
 import pytest
 from buckets import BadLine, contents, emulator, spoken_to
 from builders import GRADIENT, make_dicom
-from running import Ran, arguments_of, run_here
+from running import Ran, arguments_of, command, run_here
 
 from cxr_embed import storage
 from cxr_embed.cli import main, run
@@ -105,3 +110,47 @@ def test_workers_give_what_the_launching_process_would(
         theirs = next(expected.glob(f"_runs/*/{table}.csv"))
         assert ours == list(csv.DictReader(io.StringIO(theirs.read_text())))
         assert len(ours) == rows
+
+
+def workers_of(launcher: int) -> list[int]:
+    """Returns the worker processes that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) == launcher and b"sdk_worker_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker in /proc")
+def test_a_worker_that_dies_amid_a_bundle_leaves_whole_records(
+    service: str, expected: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This runner gives up where Dataflow would start the bundle again; the next run does so."""
+    whole = {path.name: path.read_bytes() for path in expected.glob("*.tfrecord")}
+    output = "gs://bucket/died"
+
+    def standing() -> dict[str, bytes]:
+        return {n: d for n, d in contents(output).items() if n.endswith(".tfrecord")}
+
+    worker = f"exec {sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+    flags = {"input_path": "gs://bucket/in", "output_path": output, "model_path": tiny_model}
+    with BadLine(service, share=1.0, faults=("slow",)).open() as address:
+        launcher = subprocess.Popen(
+            command(*ELSEWHERE, f"--environment_config={worker}", **flags),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"STORAGE_EMULATOR_HOST": address},
+        )  # fmt: skip
+        with launcher:
+            deadline = time.monotonic() + 120
+            while len(standing()) < 3 and launcher.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            (worker_id,) = workers_of(launcher.pid)
+            os.kill(worker_id, signal.SIGKILL)
+            assert launcher.wait(120) == 3
+    assert len(standing()) < COUNT
+    assert standing().items() <= whole.items()
+    assert run_here(capsys, **flags).status == 1
+    assert standing() == whole

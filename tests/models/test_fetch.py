@@ -7,11 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from buckets import BadLine, emulator, spoken_to
+from buckets import BadLine, HugeBucket, emulator, spoken_to
 
 from cxr_embed import models, storage
 from cxr_embed.errors import UsageError
 from cxr_embed.models import fetch
+
+
+class OneName(HugeBucket):
+    """A bucket with one object; the emulators take no such names, Google does."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(1)
+        self._name = name
+
+    def name(self, number: int) -> str:
+        return self._name
+
 
 MODEL = "gs://bucket/model"
 FILES = {"saved_model.pb": b"graph", "variables/variables.index": b"index", "assets/a": b""}
@@ -92,9 +104,15 @@ def test_what_cannot_be_fetched_is_a_users_mistake(service: str) -> None:
         fetch.revision_of("gs://bucket/nothing")
     with pytest.raises(UsageError, match="gs://no-bucket/model does not exist"):
         fetch.revision_of("gs://no-bucket/model")
-    storage.write_whole("gs://bucket/evil/../../x", b"")
-    with pytest.raises(UsageError, match="which no disk can"):
-        fetch.revision_of("gs://bucket/evil")
+
+
+def test_no_file_lands_outside_of_the_models_folder(cache: Path) -> None:
+    for name in ("model/../../x", "model//etc/x"):
+        bucket = OneName(name)
+        refused = pytest.raises(UsageError, match="which no disk can")
+        with bucket.open() as address, spoken_to(address), refused:
+            fetch.revision_of(MODEL)
+    assert not cache.exists()
 
 
 def test_settings_name_the_bucket_and_load_from_disk(small_model: Path, cache: Path) -> None:
