@@ -306,10 +306,7 @@ def _run_graph(plan_: Plan, conditions: Conditions) -> dict[str, int]:
         max_failures=job.max_failures,
     )
     walks = conditions.threads.walks
-    beam_arguments = list(job.beam_arguments)
-    if job.is_local:
-        beam_arguments = transforms.with_threads(beam_arguments, walks)
-    return transforms.run(plan_.todo, settings, job.runner, beam_arguments, walks)
+    return transforms.run(plan_.todo, settings, job.runner, list(job.beam_arguments), walks)
 
 
 def _result(

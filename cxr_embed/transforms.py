@@ -9,7 +9,12 @@ place, and memory holds a few images a thread, however many there are.
 A chunk is a list of references (`chunks` says how long). Beam's own way to an element, from step to
 step and into its counters, takes as long as rendering a small image; here it is paid for a chunk
 (benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches, threads,
-what one failure may cost. That is also why the model's step is no RunInference of Beam's: as a step
+what one failure may cost. The threads are this program's own, so that decoding overlaps the model
+whatever the runner. The in-process runner stays in its single-threaded mode: in its mode with
+threads (2.77), bundles travel through gRPC, which costs 200 MB, and one run in several of many
+quick elements lost some of them.
+
+The walk is also why the model's step is no RunInference of Beam's: as a step
 of its own it costs the same as a batched DoFn (benchmarks/inference_step.py), but it gives a whole
 batch up for one failed image and pickles each batch to count its bytes, and its TensorFlow handler
 loads Keras and TF Hub models only.
@@ -17,13 +22,18 @@ loads Keras and TF Hub models only.
 
 from __future__ import annotations
 
+import pickle
+import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.transforms.window import GlobalWindows
 
 from cxr_embed import ledger, runs
 from cxr_embed.errors import UsageError
@@ -32,8 +42,8 @@ from cxr_embed.walk import EmbedSettings, Walk, Walked, slices
 
 NAMESPACE = "cxr_embed"
 
-# A file of the run's folder, and lines of it.
-_Lines = tuple[str, list[bytes]]
+# A file of the run's folder, and a list of its lines, packed.
+_Lines = tuple[str, bytes]
 
 # Images in a chunk, at most: enough to forget what Beam costs, few enough that a cloud runner can
 # spread them, and that little is done twice where a worker is lost.
@@ -41,7 +51,11 @@ _CHUNK = 64
 
 
 class EmbedChunk(beam.DoFn):
-    """A list of ImageRef -> lines of the run's tables, with the records written."""
+    """A packed list of ImageRef -> lines of the run's tables, with the records written.
+
+    Several chunks are under way at a time, in threads of this process's own; what came of one is
+    told while later ones walk. A bundle ends when all of its chunks have.
+    """
 
     def __init__(self, settings: EmbedSettings) -> None:
         self._settings = settings
@@ -49,36 +63,65 @@ class EmbedChunk(beam.DoFn):
     def setup(self) -> None:
         self._walk = Walk(self._settings)
 
-    def process(self, refs: list[ImageRef]) -> Iterator[_Lines]:
-        walked = self._walk.walk(refs)
+    def start_bundle(self) -> None:
+        self._under_way: deque[Future[Walked]] = deque()
+
+    def process(self, chunk: bytes) -> Iterator[_Lines]:
+        self._under_way.append(self._walk.start(unpacked(chunk)))
+        # Enough are kept waiting that no thread runs dry behind a slow chunk.
+        if len(self._under_way) > 2 * self._walk.threads.walks:
+            yield from self._end_oldest()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._under_way:
+            yield from map(GlobalWindows.windowed_value, self._end_oldest())
+
+    def _end_oldest(self) -> Iterator[_Lines]:
+        try:
+            walked = self._under_way.popleft().result()
+        except BaseException:
+            for other in self._under_way:
+                other.cancel()
+            raise
         for name, number in walked.counts.items():
             Metrics.counter(NAMESPACE, name).inc(number)
-        yield from _lines(walked)
+        for name, lines in _lines(walked).items():
+            yield name, packed(lines)
 
 
-def _lines(walked: Walked) -> Iterator[_Lines]:
+def packed(items: list[Any]) -> bytes:
+    """Returns a list as few bytes: paths are much alike, and all of a run's are in the graph."""
+    return zlib.compress(pickle.dumps(items), 1)
+
+
+def unpacked(data: bytes) -> Any:
+    """Returns the list that was packed."""
+    return pickle.loads(zlib.decompress(data))
+
+
+def _lines(walked: Walked) -> dict[str, list[bytes]]:
     tables: dict[str, list[bytes]] = {}
     for outcome in walked.outcomes:
         table, row = runs.table_row(outcome)
         tables.setdefault(f"{table}.csv", []).append(row)
     if walked.checked:
         tables[ledger.WRITTEN] = [ledger.encode([line]) for line in walked.checked]
-    yield from tables.items()
+    return tables
 
 
 class WriteLines(beam.DoFn):
-    """(file, lists of lines) -> the file in the run's folder."""
+    """(file, packed lists of lines) -> the file in the run's folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def process(self, element: tuple[str, Iterable[list[bytes]]]) -> None:
+    def process(self, element: tuple[str, Iterable[bytes]]) -> None:
         name, lists = element
-        runs.write_lines(self._folder, name, (line for lines in lists for line in lines))
+        runs.write_lines(self._folder, name, (line for lines in lists for line in unpacked(lines)))
 
 
 class EmbedImages(beam.PTransform):
-    """PCollection of chunks of ImageRef -> PCollection of lines for the run's tables."""
+    """PCollection of packed chunks of ImageRef -> PCollection of lines for the run's tables."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         super().__init__()
@@ -97,7 +140,7 @@ class WriteRunTables(beam.PTransform):
         self._folder = folder
 
     def expand(self, lines: beam.PCollection) -> beam.PCollection:
-        none: list[_Lines] = [(f"{name}.csv", []) for name in runs.TABLES]
+        none: list[_Lines] = [(f"{name}.csv", packed([])) for name in runs.TABLES]
         empty = lines.pipeline | "Tables" >> beam.Create(none).with_output_types(_Lines)
         return (
             (empty, lines)
@@ -146,7 +189,8 @@ def run(
     """
     options = PipelineOptions(beam_arguments)
     pipeline = beam.Pipeline(runner=runner, options=options)
-    images = beam.Create(chunks(refs, settings.batch_size, walks), reshuffle=False)
+    packs = [packed(chunk) for chunk in chunks(refs, settings.batch_size, walks)]
+    images = beam.Create(packs, reshuffle=False)
     lines = pipeline | "Images" >> images | EmbedImages(settings)
     _ = lines | WriteRunTables(runs.run_folder(settings.output_path, settings.run_id))
     result = pipeline.run()
@@ -190,17 +234,6 @@ def without_runner(arguments: list[str]) -> list[str]:
     parser = _StrictParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--runner")
     return parser.parse_known_args(arguments)[1]
-
-
-def with_threads(arguments: list[str], threads: int) -> list[str]:
-    """Adds threads to the in-process runner's flags, unless the user has said how many."""
-    if any(
-        flag.startswith(("--direct_num_workers", "--direct_running_mode")) for flag in arguments
-    ):
-        return arguments
-    return [
-        *arguments, "--direct_running_mode=multi_threading", f"--direct_num_workers={threads}",
-    ]  # fmt: skip
 
 
 class _StrictParser(_BeamArgumentParser):
