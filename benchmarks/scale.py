@@ -55,10 +55,10 @@ def _rate(ran: Ran) -> float:
 
 def _row(count: int, ran: Ran, first: Ran) -> str:
     start = ran.manifest["seconds"]["until_first_image"]
+    memory = ran.peak_bytes / 2**20
     return (
         f"| {count:,} | {start:.2f} | {_rate(ran):,.0f} | {_rate(ran) / _rate(first):.2f} | "
-        f"{ran.peak_bytes / 2**20:,.0f} | "
-        f"{ran.peak_bytes / first.peak_bytes:.2f} |"
+        f"{memory:,.0f} | {ran.peak_bytes / first.peak_bytes:.2f} |"
     )
 
 

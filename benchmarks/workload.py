@@ -134,7 +134,7 @@ def run_job_here(
     the_plan = job.Plan(the_job, list(refs), list(refs), [], [], {}, None)
     result = job.execute(the_plan, lambda _: None, watch)
     if result.counts["embedded"] != len(refs):
-        raise RuntimeError(f"{result.failed} of {len(refs)} images failed")
+        raise RuntimeError(f"{result.counts}, {result.failed}, {result.skipped}")
     return result
 
 

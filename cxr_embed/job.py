@@ -333,10 +333,9 @@ def _run_graph(
         max_failures=job.max_failures,
     )
     walks = conditions.threads.walks
-    beam_arguments = list(job.beam_arguments)
-    if job.is_local:
-        beam_arguments = transforms.with_threads(beam_arguments, walks)
-    return transforms.run(plan_.todo, settings, job.runner, beam_arguments, walks=walks, say=say)
+    return transforms.run(
+        plan_.todo, settings, job.runner, list(job.beam_arguments), walks=walks, say=say
+    )
 
 
 def _result(

@@ -6,10 +6,15 @@ Only references cross the shuffle on the way in, and only lines of the run table
 Reading, embedding and writing are one step, so an image lives from its bytes to its record in one
 place, and memory holds a few images a thread, however many there are.
 
-A chunk is a list of references (`chunk_size` says how long). Beam's own way to an element, from step to
-step and into its counters, takes as long as rendering a small image; here it is paid for a chunk
+A chunk is a list of references (`chunk_size` says how long). Beam's own way to an element, from step
+to step and into its counters, takes as long as rendering a small image; here it is paid for a chunk
 (benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches, threads,
-what one failure may cost. That is also why the model's step is no RunInference of Beam's: as a step
+what one failure may cost. The threads are this program's own, so that decoding overlaps the model
+whatever the runner. The in-process runner stays in its single-threaded mode: in its mode with
+threads (2.77), bundles travel through gRPC, which costs 200 MB, and one run in several of many
+quick elements lost some of them.
+
+The walk is also why the model's step is no RunInference of Beam's: as a step
 of its own it costs the same as a batched DoFn (benchmarks/inference_step.py), but it gives a whole
 batch up for one failed image and pickles each batch to count its bytes, and its TensorFlow handler
 loads Keras and TF Hub models only.
@@ -17,7 +22,11 @@ loads Keras and TF Hub models only.
 
 from __future__ import annotations
 
+import pickle
+import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -31,6 +40,7 @@ from apache_beam.options.pipeline_options import (
     _BeamArgumentParser,
 )
 from apache_beam.runners.runner import create_runner
+from apache_beam.transforms.window import GlobalWindows
 
 from cxr_embed import cloud_job, gcs, ledger, monitor, runs, storage
 from cxr_embed.errors import UsageError, one_line
@@ -40,8 +50,8 @@ from cxr_embed.work_list import read_work_list, write_work_list
 
 NAMESPACE = "cxr_embed"
 
-# A file of the run's folder, and lines of it.
-_Lines = tuple[str, list[bytes]]
+# A file of the run's folder, and a list of its lines, packed.
+_Lines = tuple[str, bytes]
 
 # Images in a chunk, at most: enough to forget what Beam costs, few enough that a cloud runner can
 # spread them, and that little is done twice where a worker is lost.
@@ -49,7 +59,11 @@ _CHUNK = 64
 
 
 class EmbedChunk(beam.DoFn):
-    """A list of ImageRef -> lines of the run's tables, with the records written."""
+    """A packed list of ImageRef -> lines of the run's tables, with the records written.
+
+    Several chunks are under way at a time, in threads of this process's own; what came of one is
+    told while later ones walk. A bundle ends when all of its chunks have.
+    """
 
     def __init__(self, settings: EmbedSettings) -> None:
         self._settings = settings
@@ -58,25 +72,54 @@ class EmbedChunk(beam.DoFn):
         gcs.configure(self._settings.bucket_access)
         self._walk = Walk(self._settings)
 
-    def process(self, refs: list[ImageRef]) -> Iterator[_Lines]:
-        walked = self._walk.walk(refs)
+    def start_bundle(self) -> None:
+        self._under_way: deque[Future[Walked]] = deque()
+
+    def process(self, chunk: bytes) -> Iterator[_Lines]:
+        self._under_way.append(self._walk.start(unpacked(chunk)))
+        # Enough are kept waiting that no thread runs dry behind a slow chunk.
+        if len(self._under_way) > 2 * self._walk.threads.walks:
+            yield from self._end_oldest()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._under_way:
+            yield from map(GlobalWindows.windowed_value, self._end_oldest())
+
+    def _end_oldest(self) -> Iterator[_Lines]:
+        try:
+            walked = self._under_way.popleft().result()
+        except BaseException:
+            for other in self._under_way:
+                other.cancel()
+            raise
         for name, number in walked.counts.items():
             Metrics.counter(NAMESPACE, name).inc(number)
-        yield from _lines(walked)
+        for name, lines in _lines(walked).items():
+            yield name, packed(lines)
 
 
-def _lines(walked: Walked) -> Iterator[_Lines]:
+def packed(items: list[Any]) -> bytes:
+    """Returns a list as few bytes: paths are much alike, and all of a run's are in the graph."""
+    return zlib.compress(pickle.dumps(items), 1)
+
+
+def unpacked(data: bytes) -> Any:
+    """Returns the list that was packed."""
+    return pickle.loads(zlib.decompress(data))
+
+
+def _lines(walked: Walked) -> dict[str, list[bytes]]:
     tables: dict[str, list[bytes]] = {}
     for outcome in walked.outcomes:
         table, row = runs.table_row(outcome)
         tables.setdefault(f"{table}.csv", []).append(row)
     if walked.checked:
         tables[ledger.WRITTEN] = [ledger.encode([line]) for line in walked.checked]
-    yield from tables.items()
+    return tables
 
 
 class WriteLines(beam.DoFn):
-    """(file, lists of lines) -> the file in the run's folder."""
+    """(file, packed lists of lines) -> the file in the run's folder."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -85,13 +128,13 @@ class WriteLines(beam.DoFn):
     def setup(self) -> None:
         gcs.configure(self._bucket_access)
 
-    def process(self, element: tuple[str, Iterable[list[bytes]]]) -> None:
+    def process(self, element: tuple[str, Iterable[bytes]]) -> None:
         name, lists = element
-        runs.write_lines(self._folder, name, (line for lines in lists for line in lines))
+        runs.write_lines(self._folder, name, (line for lines in lists for line in unpacked(lines)))
 
 
 class EmbedImages(beam.PTransform):
-    """PCollection of chunks of ImageRef -> PCollection of lines for the run's tables."""
+    """PCollection of packed chunks of ImageRef -> PCollection of lines for the run's tables."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         super().__init__()
@@ -110,7 +153,7 @@ class WriteRunTables(beam.PTransform):
         self._folder = folder
 
     def expand(self, lines: beam.PCollection) -> beam.PCollection:
-        none: list[_Lines] = [(f"{name}.csv", []) for name in runs.TABLES]
+        none: list[_Lines] = [(f"{name}.csv", packed([])) for name in runs.TABLES]
         empty = lines.pipeline | "Tables" >> beam.Create(none).with_output_types(_Lines)
         return (
             (empty, lines)
@@ -196,9 +239,9 @@ def _images(refs: list[ImageRef], size: int, folder: str, runner: str) -> beam.P
     return "Images" >> ListedImages(write_work_list(folder, refs), size)
 
 
-def chunks(refs: Sequence[ImageRef], size: int) -> list[list[ImageRef]]:
-    """Returns all images, in order, `size` at a time."""
-    return [list(some) for some in slices(refs, size)]
+def chunks(refs: Sequence[ImageRef], size: int) -> list[bytes]:
+    """Returns all images, in order, `size` at a time and packed."""
+    return [packed(list(some)) for some in slices(refs, size)]
 
 
 class ListedImages(beam.PTransform):
@@ -209,7 +252,7 @@ class ListedImages(beam.PTransform):
         self._files, self._size = files, size
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
-        read = beam.ParDo(ReadWorkList(self._size)).with_output_types(list[ImageRef])
+        read = beam.ParDo(ReadWorkList(self._size)).with_output_types(bytes)
         return begin | "Files" >> beam.Create(self._files) | "ReadList" >> read
 
 
@@ -223,7 +266,7 @@ class ReadWorkList(beam.DoFn):
     def setup(self) -> None:
         gcs.configure(self._bucket_access)
 
-    def process(self, path: str) -> Iterator[list[ImageRef]]:
+    def process(self, path: str) -> Iterator[bytes]:
         yield from chunks(read_work_list(path), self._size)
 
 
@@ -274,17 +317,6 @@ def without_runner(arguments: list[str]) -> list[str]:
     parser = _StrictParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--runner")
     return parser.parse_known_args(arguments)[1]
-
-
-def with_threads(arguments: list[str], threads: int) -> list[str]:
-    """Adds threads to the in-process runner's flags, unless the user has said how many."""
-    if any(
-        flag.startswith(("--direct_num_workers", "--direct_running_mode")) for flag in arguments
-    ):
-        return arguments
-    return [
-        *arguments, "--direct_running_mode=multi_threading", f"--direct_num_workers={threads}",
-    ]  # fmt: skip
 
 
 class _StrictParser(_BeamArgumentParser):

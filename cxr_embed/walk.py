@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -126,10 +126,13 @@ class _Turn:
 
 
 class Walk:
-    """Walks chunks of images, one after the other; a process may have several at a time.
+    """Walks chunks of images, several at a time.
 
     Args:
         settings: what to do. The model is loaded unless this process has it already.
+
+    Attributes:
+        threads: what works at a time in this process.
     """
 
     def __init__(self, settings: EmbedSettings) -> None:
@@ -140,13 +143,17 @@ class Walk:
         self._model = models.shared(settings.model)
         self._batch_size = settings.batch_size or self._model.best_batch_size
         self._is_remote = storage.is_remote(settings.output_path)
-        self._decode_threads = threads.choose(
+        self.threads = threads.choose(
             settings.decode_threads,
             batch_size=self._batch_size,
             device=self._model.device,
             is_remote=self._is_remote,
-        ).decode
+        )
         self._turn = _Turn(is_shared=settings.model.endpoint is not None)
+
+    def start(self, refs: Sequence[ImageRef]) -> Future[Walked]:
+        """Starts to walk a chunk; `threads.walks` of them are under way at a time, others wait."""
+        return _pool("walk", self.threads.walks).submit(self.walk, refs)
 
     def walk(self, refs: Sequence[ImageRef]) -> Walked:
         """Walks a chunk to its end, or until the run is asked to stop."""
@@ -173,7 +180,7 @@ class Walk:
     ) -> Iterable[tuple[FittedImage | Outcome | None, Counter[str]]]:
         if len(refs) == 1:
             return [self._read_and_fit(refs[0])]
-        return _pool("read", self._decode_threads).map(self._read_and_fit, refs)
+        return _pool("read", self.threads.decode).map(self._read_and_fit, refs)
 
     def _read_and_fit(self, ref: ImageRef) -> tuple[FittedImage | Outcome | None, Counter[str]]:
         """Returns an image as the model takes it, or its end, or None where the run stops."""

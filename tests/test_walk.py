@@ -14,7 +14,7 @@ from cxr_embed import ledger, models, monitor
 from cxr_embed.outcomes import Embedded, Failed
 from cxr_embed.records import decode_record
 from cxr_embed.sources import ImageRef, find_images
-from cxr_embed.transforms import chunk_size, chunks
+from cxr_embed.transforms import chunk_size, chunks, unpacked
 from cxr_embed.walk import EmbedSettings, Walk
 
 
@@ -114,7 +114,7 @@ class TestChunks:
         many = refs * 50
         for batch_size in (0, 1, 7, 64, 200):
             found = chunks(many, chunk_size(len(many), batch_size, walks=3))
-            assert [ref for chunk in found for ref in chunk] == many
+            assert [ref for chunk in found for ref in unpacked(chunk)] == many
 
     def test_they_hold_whole_batches_and_at_most_64_images(self, refs: list[ImageRef]) -> None:
         assert chunk_size(10_000, 10, walks=3) == 60

@@ -189,6 +189,8 @@ def test_a_child_process_gets_a_client_of_its_own(service: str) -> None:
 def test_run_tables_are_written_whole_over_a_bad_line(service: str) -> None:
     line = BadLine(service, share=0.5)
     with line.open() as address, spoken_to(address):
-        runs.write_table("gs://bucket/t", "failures", [f"{n},x,read,read_error,y\n" for n in "ba"])
+        runs.write_lines(
+            "gs://bucket/t", "failures.csv", [f"{n},x,read,read_error,y\n".encode() for n in "ba"]
+        )
     text = storage.read_bytes("gs://bucket/t/failures.csv").decode()
     assert text.splitlines()[1:] == ["a,x,read,read_error,y", "b,x,read,read_error,y"]
