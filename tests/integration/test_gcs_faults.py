@@ -163,7 +163,7 @@ def test_a_hundred_thousand_objects_are_listed_page_by_page() -> None:
             tracemalloc.stop()
     assert count == 100_000
     assert huge.requests == 100
-    assert peak < 16 << 20  # all the names are 10 MB, and as the client's objects 300 MB
+    assert peak < 8 << 20  # 1.6 MB; all of the client's objects at a time are 85 MB
 
 
 def test_a_limit_ends_the_listing_early() -> None:
