@@ -21,12 +21,11 @@ _BLANK = ("missing", "negative")
 RESERVED_HEADS = ("unmatched_labels", "unlabelled_embeddings")
 
 
-def define_labels(values: flags.FlagValues, required: str = "") -> None:
+def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
     """Defines where labels come from and how to read them."""
     flags.DEFINE_string(
         "labels_csv", None,
-        "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or gs://"
-        f"{required}",
+        "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or gs://",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
@@ -35,11 +34,11 @@ def define_labels(values: flags.FlagValues, required: str = "") -> None:
         "its tune split is called validate",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_multi_string(
-        "head_name", None,
-        "the label's column; repeat it, or separate several by commas",
-        flag_values=values,
-    )  # fmt: skip
+    if with_heads:
+        flags.DEFINE_multi_string(
+            "head_name", None, "the label's column; repeat it, or separate several by commas",
+            flag_values=values,
+        )  # fmt: skip
     flags.DEFINE_string(
         "group_column", None,
         "the column that tells patients apart; without it patient_id or subject_id, if there",
@@ -123,7 +122,10 @@ def head_names(values: flags.FlagValues) -> tuple[str, ...]:
 
 
 def read_labels(
-    values: flags.FlagValues, heads: tuple[str, ...], extra_columns: Sequence[str] = ()
+    values: flags.FlagValues,
+    heads: tuple[str, ...],
+    extra_columns: Sequence[str] = (),
+    needs_split: bool = True,
 ) -> LabelTable:
     """Reads the labels that the flags ask for.
 
@@ -136,7 +138,7 @@ def read_labels(
 
     options = labels.LabelOptions(
         heads, values.group_column, tuple(extra_columns), values.uncertain_labels,
-        values.blank_labels,
+        values.blank_labels, needs_split,
     )  # fmt: skip
     if values.mimic_dir:
         return mimic.read_mimic(values.mimic_dir, options)

@@ -37,6 +37,7 @@ class LabelOptions:
         extra_columns: columns to keep as text, for subgroups.
         uncertain: a key of UNCERTAIN_POLICIES: what -1 means.
         blank: a key of BLANK_POLICIES: what an empty cell means.
+        needs_split: whether a table without the column `split` is a mistake.
     """
 
     heads: tuple[str, ...]
@@ -44,6 +45,7 @@ class LabelOptions:
     extra_columns: tuple[str, ...] = ()
     uncertain: str = "missing"
     blank: str = "missing"
+    needs_split: bool = True
 
 
 @dataclass
@@ -162,10 +164,10 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
     """
     rows = CsvRows(path, flag)
     id_column = rows.find(ID_COLUMNS)
-    if id_column is None:
-        rows.index(ID_COLUMNS[0])
-    assert id_column is not None
-    split_column = rows.index(SPLIT_COLUMN)
+    id_column = rows.index(ID_COLUMNS[0]) if id_column is None else id_column
+    if options.needs_split:
+        rows.index(SPLIT_COLUMN)
+    split_column = rows.find([SPLIT_COLUMN])
     columns = [rows.index(head) for head in options.heads]
     if options.group_column:
         group_column: int | None = rows.index(options.group_column)
@@ -183,7 +185,7 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
             raise UsageError(f"{where} names no image")
         table.keys.append(key)
         table.lines.append(line)
-        table.splits.append(row[split_column].strip())
+        table.splits.append(row[split_column].strip() if split_column is not None else "")
         table.groups.append(row[group_column].strip() if group_column is not None else "")
         values.append(
             [

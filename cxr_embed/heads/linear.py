@@ -7,7 +7,6 @@ the penalty means the same for embeddings of any size. A larger `C` is a weaker 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from cxr_embed.errors import UsageError
 from cxr_embed.heads import metrics
 from cxr_embed.heads.mapped import MappedEmbeddings
-from cxr_embed.heads.network import Standardisation
+from cxr_embed.heads.network import Standardisation, build, mean_loss, weights_of
 
 PENALTIES = tuple(10.0**power for power in range(-3, 5))
 DEFAULT_C = 1.0
@@ -41,17 +40,23 @@ class Tried(NamedTuple):
     """One strength of the penalty, and what it came to on the tune split."""
 
     c: float
-    tune_auroc: float
     loss: float
+    tune_loss: float
+    tune_auroc: float
 
 
 def scaled(values: np.ndarray, standardisation: Standardisation) -> np.ndarray:
-    """Returns embeddings standardised and divided by the square root of their size, a new array."""
-    dtype = np.float64 if 2 * values.nbytes <= _FLOAT64_BYTES else np.float32
-    out = values.astype(dtype, copy=dtype == np.float64)
-    out -= standardisation.mean.astype(dtype)
-    out /= (standardisation.deviation * np.sqrt(values.shape[1])).astype(dtype)
-    return out
+    """Returns embeddings standardised and divided by the square root of their size.
+
+    Large ones are changed in place, so `values` must be the caller's own.
+    """
+    divisor = standardisation.deviation * np.sqrt(values.shape[1])
+    if 2 * values.nbytes <= _FLOAT64_BYTES:
+        exact: np.ndarray = (values - standardisation.mean) / divisor
+        return exact
+    values -= standardisation.mean.astype(np.float32)
+    values /= divisor.astype(np.float32)
+    return values
 
 
 def solve(
@@ -101,8 +106,7 @@ def fit_head(
     tune: tuple[np.ndarray, np.ndarray],
     standardisation: Standardisation,
     class_weights: str,
-    on_try: Callable[[Tried], None] = lambda _: None,
-) -> tuple[Line, list[Tried]]:
+) -> tuple[Line, Tried, list[Tried]]:
     """Solves one head for every strength of the penalty and keeps the best on the tune split.
 
     Args:
@@ -111,28 +115,44 @@ def fit_head(
         tune: likewise of the tune split.
         standardisation: of the embeddings.
         class_weights: `none` or `balanced`.
-        on_try: is told of each.
 
     Returns:
-        The best solution, and all that were tried. Of equals the stronger penalty wins.
+        The solution with the best AUROC on the tune split, of equals the one with the strongest
+        penalty; what it came to; and all that were tried. A penalty that ranks best may pull all
+        probabilities together, so that they are stretched and moved to fit the tune split (Platt's
+        scaling), which changes no rank.
     """
     (values, labels), (tune_values, tune_labels) = (
         _known(embeddings, rows, wanted, standardisation) for rows, wanted in (train, tune)
     )
-    best: tuple[float, Line] | None = None
+    lines: list[Line] = []
     tried: list[Tried] = []
     classifier = None
     for c in PENALTIES:
         line, classifier = solve(values, labels, c, class_weights, classifier)
-        found = metrics.auroc(tune_labels, tune_values @ line.weights)
-        logits = values @ line.weights + line.bias
-        loss = float(np.mean(np.logaddexp(0, logits) - labels * logits))
-        tried.append(Tried(c, found, loss))
-        on_try(tried[-1])
-        if best is None or found > best[0]:
-            best = (found, line)
-    assert best is not None
-    return best[1], tried
+        logits, tune_logits = (x @ line.weights + line.bias for x in (values, tune_values))
+        tried.append(
+            Tried(
+                c,
+                mean_loss(labels[:, None], logits[:, None], class_weights),
+                mean_loss(tune_labels[:, None], tune_logits[:, None], class_weights),
+                metrics.auroc(tune_labels, tune_logits),
+            )
+        )
+        lines.append(line)
+    best = int(np.argmax([one.tune_auroc for one in tried]))
+    calibrated = _calibrated(lines[best], tune_values, tune_labels, class_weights)
+    return calibrated, tried[best], tried
+
+
+def _calibrated(line: Line, values: np.ndarray, labels: np.ndarray, class_weights: str) -> Line:
+    positive, negative = weights_of(labels[:, None], class_weights)
+    weights = np.where(labels == 1, positive, negative)
+    logits = (values @ line.weights + line.bias).astype(np.float64)
+    intercept, slope = metrics.logistic_line(labels, logits, weights)
+    if not slope > 0:  # NaN where the tune split is separated, or too small to say
+        return line
+    return Line(line.weights * slope, line.bias * slope + intercept)
 
 
 def _known(
@@ -144,8 +164,6 @@ def _known(
 
 def as_keras(lines: list[Line], standardisation: Standardisation) -> Any:
     """Returns the Keras model that gives the same probabilities, (n, heads)."""
-    from cxr_embed.heads.network import build
-
     size = len(lines[0].weights)
     model, _ = build(size, len(lines), (), standardisation)
     kernel = np.stack([line.weights for line in lines], axis=1) / np.sqrt(size)

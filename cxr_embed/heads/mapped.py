@@ -140,7 +140,7 @@ def _stamp(path: str) -> str | None:
     )
     for name in sorted(files):
         try:
-            status = os.stat(name)
+            status = Path(name).stat()
         except OSError:
             return None
         digest.update(

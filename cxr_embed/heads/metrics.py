@@ -145,7 +145,7 @@ def _binned(
 def calibration_line(
     labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Fits logit(P(label)) = intercept + slope x logit(score), by Newton's method.
+    """Fits logit(P(label)) = intercept + slope x logit(score).
 
     Perfect calibration is (0, 1); a slope below 1 means probabilities that are too extreme
     (D. R. Cox, "Two further applications of a model for binary regression", Biometrika 1958).
@@ -153,9 +153,20 @@ def calibration_line(
     Returns:
         Intercept and slope; NaN where the scores separate the classes, so that no line fits best.
     """
-    weights = np.ones(len(labels)) if weights is None else weights
     clipped = np.clip(scores.astype(np.float64), _ALMOST_CERTAIN, 1 - _ALMOST_CERTAIN)
-    design = np.stack([np.ones(len(labels)), np.log(clipped / (1 - clipped))], axis=1)
+    return logistic_line(labels, np.log(clipped / (1 - clipped)), weights)
+
+
+def logistic_line(
+    labels: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Fits logit(P(label)) = intercept + slope x, by Newton's method.
+
+    Returns:
+        Intercept and slope; NaN where `x` separates the classes, so that no line fits best.
+    """
+    weights = np.ones(len(labels)) if weights is None else weights
+    design = np.stack([np.ones(len(labels)), x], axis=1)
     line = np.array([0.0, 1.0])
     for _ in range(_NEWTON_STEPS):
         probability = 1 / (1 + np.exp(-np.clip(design @ line, -500, 500)))

@@ -50,6 +50,7 @@ class Epoch:
 
     number: int
     loss: float
+    tune_loss: float
     tune_auroc: float
     seconds: float
     is_best: bool
@@ -165,6 +166,15 @@ def weights_of(labels: np.ndarray, class_weights: str) -> tuple[np.ndarray, np.n
     )
 
 
+def mean_loss(labels: np.ndarray, logits: np.ndarray, class_weights: str) -> float:
+    """Returns what `masked_loss` measures, of plain arrays; `balanced` balances these labels."""
+    positive, negative = weights_of(labels, class_weights)
+    known = ~np.isnan(labels)
+    wanted = np.where(known, labels, 0)
+    each = (np.logaddexp(0, logits) - wanted * logits) * np.where(wanted == 1, positive, negative)
+    return float(each[known].mean())
+
+
 def mean_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Returns the mean AUROC of the heads that have both classes; NaN where none has."""
     found = []
@@ -207,8 +217,7 @@ def fit(
         loss=masked_loss(labels, settings.class_weights),
         jit_compile=False,  # XLA's matrix products take twice as long on a CPU
     )
-    history = History()
-    tuning = _tuning_callback(keras, embeddings, tune, history, on_epoch)
+    tuning, history = _tuning_callback(keras, embeddings, tune, settings.class_weights, on_epoch)
     stopping = keras.callbacks.EarlyStopping(
         "tune_auroc", mode="max", patience=settings.patience, restore_best_weights=True
     )
@@ -224,16 +233,18 @@ def _tuning_callback(
     keras: Any,
     embeddings: MappedEmbeddings,
     tune: tuple[np.ndarray, np.ndarray],
-    history: History,
+    class_weights: str,
     on_epoch: Callable[[Epoch], None],
-) -> Any:
+) -> tuple[Any, History]:
     """Returns a callback that adds the exact AUROC on the tune split to an epoch's figures.
 
-    Keras's own AUC is an approximation by 200 thresholds.
+    Keras's own AUC is an approximation by 200 thresholds. The history fills as training goes on.
     """
     import time
 
-    class Tuning(keras.callbacks.Callback):  # type: ignore[misc]
+    history = History()
+
+    class Tuning(keras.callbacks.Callback):
         def on_train_begin(self, logs: Any = None) -> None:
             self.predict = predictor(self.model, embeddings)
             self.started = time.perf_counter()
@@ -241,17 +252,20 @@ def _tuning_callback(
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             figures = logs if logs is not None else {}
-            value = mean_auroc(tune[1], self.predict(tune[0]))
+            scores = self.predict(tune[0])
+            value = mean_auroc(tune[1], scores)
+            tune_loss = mean_loss(tune[1], scores, class_weights)
             figures["tune_auroc"] = value
             now = time.perf_counter()
             done = Epoch(
-                epoch + 1, float(figures["loss"]), value, now - self.started, value > self.best
-            )
+                epoch + 1, float(figures["loss"]), tune_loss, value, now - self.started,
+                value > self.best,
+            )  # fmt: skip
             self.best, self.started = max(self.best, value), now
             history.epochs.append(done)
             on_epoch(done)
 
-    return Tuning()
+    return Tuning(), history
 
 
 def predictor(model: Any, embeddings: MappedEmbeddings) -> Callable[[np.ndarray], np.ndarray]:

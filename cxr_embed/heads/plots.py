@@ -33,7 +33,7 @@ class TrainingCurve:
     Attributes:
         x_name: what is along the x-axis.
         x: its values.
-        loss: on the training split.
+        loss: by split.
         tune_auroc: on the tune split, by name.
         best: which x was kept, for each name.
         logarithmic: whether x is.
@@ -41,7 +41,7 @@ class TrainingCurve:
 
     x_name: str
     x: Sequence[float]
-    loss: Sequence[float]
+    loss: Mapping[str, Sequence[float]]
     tune_auroc: Mapping[str, Sequence[float]]
     best: Sequence[float]
     logarithmic: bool = False
@@ -51,8 +51,10 @@ def training_curve(curve: TrainingCurve) -> bytes:
     """Draws loss and tune AUROC, one above the other."""
     figure, (upper, lower) = _new(2, (6.4, 5.6))
     marker = "o" if len(curve.x) < 30 else None
-    upper.plot(curve.x, curve.loss, color=_GREY, marker=marker, markersize=3.5)
-    upper.set_ylabel("training loss")
+    for (name, values), style in zip(curve.loss.items(), _STYLES, strict=False):
+        upper.plot(curve.x, values, style, color=_GREY, marker=marker, markersize=3.5, label=name)
+    upper.set_ylabel("loss")
+    _legend(upper, len(curve.loss), "best")
     for number, (name, values) in enumerate(curve.tune_auroc.items()):
         colour, style = _look(number)
         lower.plot(curve.x, values, style, color=colour, marker=marker, markersize=3.5, label=name)
@@ -137,7 +139,7 @@ def calibration(heads: Mapping[str, Scored], title: str, bands: Bands | None = N
     axes.set_ylabel("share of positives")
     axes.set_title(f"Calibration, {title}")
     _square(axes)
-    _legend(axes, drawn + 1, "upper left", "Brier score")
+    _legend(axes, drawn + 1, "best", "Brier score")
     return _png(figure)
 
 
@@ -285,7 +287,7 @@ def _square(axes: Any) -> None:
 
 def _legend(axes: Any, lines: int, place: str, title: str | None = None) -> None:
     """Adds a legend: inside where it fits, beside the picture where it would hide the curves."""
-    handles, labels = axes.get_legend_handles_labels()
+    handles, _ = axes.get_legend_handles_labels()
     if not handles:
         axes.text(0.5, 0.5, "no split with both classes", ha="center", va="center", color=_GREY)
         return

@@ -19,7 +19,9 @@ import numpy as np
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
 from cxr_embed.heads import saved
-from cxr_embed.heads.labels import CsvRows
+from cxr_embed.heads.dataset import Labelled, join
+from cxr_embed.heads.labels import CsvRows, LabelTable
+from cxr_embed.heads.mapped import MappedEmbeddings
 
 _IMAGE_COLUMNS = ("dicom_id", "image_id")
 _LABEL_TEXT = {0.0: "0", 1.0: "1"}
@@ -79,6 +81,39 @@ class Predictions:
             header.append(saved.probability_column(head))
             columns.append([saved.probability_text(v) for v in self.probabilities[:, number]])
         return saved.csv_bytes(header, zip(*columns, strict=True))
+
+
+def attach(predictions: Predictions, table: LabelTable) -> Labelled:
+    """Adds what labels say of the predicted images: patients, subgroups, labels where none are.
+
+    Args:
+        predictions: changed in place; labels that they have stay.
+        table: its heads are those of the predictions, or none.
+
+    Returns:
+        The join, for what did not fit.
+
+    Raises:
+        UsageError: no label fits any image, or labels contradict each other.
+    """
+    images = MappedEmbeddings(
+        table.source, predictions.ids, predictions.image_ids, np.empty((len(predictions), 0)), None
+    )
+    labelled = join(images, table, allow_shared_patients=True)
+    rows = labelled.rows
+    for name, column in labelled.extras.items():
+        predictions.extras[name] = np.full(len(predictions), "", dtype=object)
+        predictions.extras[name][rows] = column
+    if labelled.has_groups:
+        # Images that no label names are patients of their own.
+        predictions.groups = np.arange(len(predictions), dtype=np.int64) + len(predictions)
+        predictions.groups[rows] = labelled.groups
+    if predictions.labels is None and table.heads:
+        predictions.labels = np.full((len(predictions), len(table.heads)), np.nan, np.float32)
+        predictions.labels[rows] = labelled.labels
+        predictions.splits = np.full(len(predictions), "", dtype=object)
+        predictions.splits[rows] = labelled.splits
+    return labelled
 
 
 def read_predictions(path: str, flag: str = "--predictions") -> Predictions:

@@ -170,8 +170,8 @@ def load_model(folder: str, head: SavedHead) -> Any:
         raise UsageError(f"{path} cannot be loaded: {one_line(error)}") from error
     if model.input_shape[-1] != head.embedding_size or model.output_shape[-1] != len(head.heads):
         raise UsageError(
-            f"{path} takes {model.input_shape[-1]} floats and has {model.output_shape[-1]} outputs; "
-            f"{HEAD_NAME} beside it says {head.embedding_size} and {len(head.heads)}"
+            f"{path} takes {model.input_shape[-1]} floats and gives {model.output_shape[-1]}, "
+            f"{HEAD_NAME} says {head.embedding_size} and {len(head.heads)}"
         )
     return model
 

@@ -77,9 +77,9 @@ def train(
     table: LabelTable,
     splits: Splits,
     settings: NetworkSettings,
+    *,
     command: str,
     say: Say = lambda _: None,
-    *,
     allow_shared_patients: bool = False,
 ) -> Trained:
     """Trains a head and measures it on every split.
@@ -158,7 +158,10 @@ def _train_network(
     curve = plots.TrainingCurve(
         "epoch",
         [epoch.number for epoch in history.epochs],
-        [epoch.loss for epoch in history.epochs],
+        {
+            "training": [epoch.loss for epoch in history.epochs],
+            "tune": [epoch.tune_loss for epoch in history.epochs],
+        },
         {"mean of heads" if len(labelled.heads) > 1 else labelled.heads[0]: [
             epoch.tune_auroc for epoch in history.epochs
         ]},
@@ -181,21 +184,23 @@ def _train_probe(
     rows, labels = _rows_and_labels(labelled, splits.train)
     tune_rows, tune_labels = _rows_and_labels(labelled, splits.tune)
     standardisation = network.standardisation_of(embeddings, rows)
-    lines, paths = [], {}
+    lines, paths, best_cs = [], {}, []
     for column, head in enumerate(labelled.heads):
-        line, tried = linear.fit_head(
+        line, best, tried = linear.fit_head(
             embeddings, (rows, labels[:, column]), (tune_rows, tune_labels[:, column]),
             standardisation, settings.class_weights,
         )  # fmt: skip
-        best = max(tried, key=lambda one: one.tune_auroc)
         say(f"{head}: kept C = {best.c:g}, tune AUROC {best.tune_auroc:.4f}")
         lines.append(line)
         paths[head] = tried
-    best_cs = [max(tried, key=lambda one: one.tune_auroc).c for tried in paths.values()]
+        best_cs.append(best.c)
     curve = plots.TrainingCurve(
         "C, inverse strength of the penalty",
         list(linear.PENALTIES),
-        np.mean([[one.loss for one in tried] for tried in paths.values()], axis=0).tolist(),
+        {
+            "training": _means([[one.loss for one in tried] for tried in paths.values()]),
+            "tune": _means([[one.tune_loss for one in tried] for tried in paths.values()]),
+        },
         {head: [one.tune_auroc for one in tried] for head, tried in paths.items()},
         best_cs,
         logarithmic=True,
@@ -205,6 +210,10 @@ def _train_probe(
         "penalty_c": dict(zip(labelled.heads, best_cs, strict=True)),
     }  # fmt: skip
     return TrainedHead(linear.as_keras(lines, standardisation), curve, training)
+
+
+def _means(values: list[list[float]]) -> list[float]:
+    return [float(value) for value in np.mean(values, axis=0)]
 
 
 def _rows_and_labels(labelled: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
