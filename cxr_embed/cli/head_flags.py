@@ -121,6 +121,19 @@ def head_names(values: flags.FlagValues) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def layer_sizes(values: flags.FlagValues) -> tuple[int, ...]:
+    """Returns units of each hidden layer; none where the flag is empty.
+
+    Raises:
+        UsageError: one that is no number from 1 up.
+    """
+    texts = [text.strip() for text in values.hidden_layer_sizes if text.strip()]
+    for text in texts:
+        if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+            raise UsageError(f"--hidden_layer_sizes {text}: numbers from 1 up, as in 512,256")
+    return tuple(int(text) for text in texts)
+
+
 def read_labels(
     values: flags.FlagValues,
     heads: tuple[str, ...],

@@ -107,18 +107,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _settings(values: flags.FlagValues) -> NetworkSettings:
-    sizes = []
-    for text in values.hidden_layer_sizes:
-        if text.strip():
-            if not text.strip().isdecimal() or int(text) < 1:
-                raise UsageError(f"--hidden_layer_sizes {text}: numbers from 1 up, as in 512,256")
-            sizes.append(int(text))
     if not values.learning_rate:
         raise UsageError("--learning_rate must be above 0")
     from cxr_embed.heads.network import NetworkSettings
 
     return NetworkSettings(
-        tuple(sizes), values.num_epochs, values.batch_size, values.learning_rate, values.patience,
+        head_flags.layer_sizes(values), values.num_epochs, values.batch_size,
+        values.learning_rate, values.patience,
         values.seed, values.class_weights,
     )  # fmt: skip
 

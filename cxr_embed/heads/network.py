@@ -7,13 +7,12 @@ standardisation is inside.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cxr_embed.heads import metrics
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.models.tensorflow_runtime import import_tensorflow
 
@@ -42,30 +41,6 @@ class NetworkSettings:
     patience: int = 10
     seed: int = 0
     class_weights: str = "none"
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to."""
-
-    number: int
-    loss: float
-    tune_loss: float
-    tune_auroc: float
-    seconds: float
-    is_best: bool
-
-
-@dataclass
-class History:
-    """All epochs, and which one was kept."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-
-    @property
-    def best(self) -> Epoch:
-        """The epoch whose weights were kept."""
-        return max((epoch for epoch in self.epochs if epoch.is_best), key=lambda e: e.number)
 
 
 @dataclass(frozen=True)
@@ -175,99 +150,6 @@ def mean_loss(labels: np.ndarray, logits: np.ndarray, class_weights: str) -> flo
     return float(each[known].mean())
 
 
-def mean_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Returns the mean AUROC of the heads that have both classes; NaN where none has."""
-    found = []
-    for column in range(labels.shape[1]):
-        known = ~np.isnan(labels[:, column])
-        value = metrics.auroc(labels[known, column], scores[known, column])
-        if not np.isnan(value):
-            found.append(value)
-    return float(np.mean(found)) if found else float("nan")
-
-
-def fit(
-    embeddings: MappedEmbeddings,
-    train: tuple[np.ndarray, np.ndarray],
-    tune: tuple[np.ndarray, np.ndarray],
-    settings: NetworkSettings,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
-) -> tuple[Any, History]:
-    """Trains a network and keeps the epoch whose AUROC on the tune split is best.
-
-    Args:
-        embeddings: the embeddings.
-        train: rows (n,) and labels (n, heads) of the training split.
-        tune: likewise of the tune split.
-        settings: how.
-        on_epoch: is told after each epoch.
-
-    Returns:
-        The Keras model that gives probabilities, and its history.
-    """
-    keras = import_keras()
-    keras.utils.set_random_seed(settings.seed)
-    rows, labels = train
-    model, logits = build(
-        embeddings.size, labels.shape[1], settings.hidden_layer_sizes,
-        standardisation_of(embeddings, rows),
-    )  # fmt: skip
-    logits.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss=masked_loss(labels, settings.class_weights),
-        jit_compile=False,  # XLA's matrix products take twice as long on a CPU
-    )
-    tuning, history = _tuning_callback(keras, embeddings, tune, settings.class_weights, on_epoch)
-    stopping = keras.callbacks.EarlyStopping(
-        "tune_auroc", mode="max", patience=settings.patience, restore_best_weights=True
-    )
-    logits.fit(
-        _batches(embeddings.values, rows, labels, settings.batch_size, settings.seed),
-        epochs=settings.num_epochs, shuffle=False, verbose=0, callbacks=[tuning, stopping],
-    )  # fmt: skip
-    embeddings.release()
-    return model, history
-
-
-def _tuning_callback(
-    keras: Any,
-    embeddings: MappedEmbeddings,
-    tune: tuple[np.ndarray, np.ndarray],
-    class_weights: str,
-    on_epoch: Callable[[Epoch], None],
-) -> tuple[Any, History]:
-    """Returns a callback that adds the exact AUROC on the tune split to an epoch's figures.
-
-    Keras's own AUC is an approximation by 200 thresholds. The history fills as training goes on.
-    """
-    import time
-
-    history = History()
-
-    class Tuning(keras.callbacks.Callback):
-        def on_train_begin(self, logs: Any = None) -> None:
-            self.predict = predictor(self.model, embeddings)
-            self.started = time.perf_counter()
-            self.best = -np.inf
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            figures = logs if logs is not None else {}
-            scores = self.predict(tune[0])
-            value = mean_auroc(tune[1], scores)
-            tune_loss = mean_loss(tune[1], scores, class_weights)
-            figures["tune_auroc"] = value
-            now = time.perf_counter()
-            done = Epoch(
-                epoch + 1, float(figures["loss"]), tune_loss, value, now - self.started,
-                value > self.best,
-            )  # fmt: skip
-            self.best, self.started = max(self.best, value), now
-            history.epochs.append(done)
-            on_epoch(done)
-
-    return Tuning(), history
-
-
 def predictor(model: Any, embeddings: MappedEmbeddings) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from rows to the model's outputs, float32 (len(rows), outputs)."""
     tf = import_tensorflow()
@@ -284,30 +166,3 @@ def predictor(model: Any, embeddings: MappedEmbeddings) -> Callable[[np.ndarray]
         return np.concatenate(parts) if parts else np.empty((0, model.output_shape[-1]), np.float32)
 
     return predict
-
-
-def _batches(
-    values: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int, seed: int
-) -> Any:
-    """Returns batches in a new order each epoch, gathered while the last one is computed.
-
-    The images that do not fill a last batch sit out that epoch: batch norm over a few is noise.
-    """
-    tf = import_tensorflow()
-    rng = np.random.default_rng(seed)
-    size = min(batch_size, len(rows))
-    steps = len(rows) // size
-
-    def make() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        order = rng.permutation(len(rows))
-        for step in range(steps):
-            places = order[step * size : (step + 1) * size]
-            yield values[rows[places]], labels[places]
-
-    signature = (
-        tf.TensorSpec((size, values.shape[1]), tf.float32),
-        tf.TensorSpec((size, labels.shape[1]), tf.float32),
-    )
-    batches = tf.data.Dataset.from_generator(make, output_signature=signature)
-    counted = batches.apply(tf.data.experimental.assert_cardinality(steps))
-    return counted.prefetch(_BATCHES_AHEAD)

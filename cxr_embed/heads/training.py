@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.heads import dataset, linear, metrics, network, plots, saved
+from cxr_embed.heads import dataset, fitting, linear, metrics, network, plots, saved
 from cxr_embed.heads.dataset import Labelled
 from cxr_embed.heads.intervals import number
 from cxr_embed.heads.labels import LabelTable
@@ -135,7 +135,7 @@ def _train_network(
 ) -> TrainedHead:
     last = -_SAY_EVERY_SECONDS
 
-    def on_epoch(epoch: network.Epoch) -> None:
+    def on_epoch(epoch: fitting.Epoch) -> None:
         nonlocal last
         now = time.monotonic()
         if epoch.is_best or now - last >= _SAY_EVERY_SECONDS:
@@ -146,7 +146,7 @@ def _train_network(
                 f"{epoch.tune_auroc:.4f}{star} ({epoch.seconds:.1f} s)"
             )
 
-    model, history = network.fit(
+    model, history = fitting.fit(
         embeddings,
         _rows_and_labels(labelled, splits.train),
         _rows_and_labels(labelled, splits.tune),
