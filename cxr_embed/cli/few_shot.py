@@ -43,7 +43,9 @@ def make_flags() -> flags.FlagValues:
         "hidden_layer_sizes", ["512", "256"], "units of the network's hidden layers",
         flag_values=values,
     )  # fmt: skip
-    number("num_steps", 200, "batches that the network is trained on", 1)
+    number(
+        "num_steps", 30, "batches that the network is trained on; 2 passes, if those are more", 1
+    )
     number("batch_size", 512, "images a step, at most", 2)
     number("num_bootstrap", 1000, "resamples of seeds and test patients; 0 gives no intervals", 0)
     flags.DEFINE_boolean(

@@ -30,6 +30,9 @@ PLOT_NAME = "few_shot.png"
 RESULT_COLUMNS = ("head", "classifier", "n_per_class", "seed", "auroc")
 SUMMARY_COLUMNS = ("head", "classifier", "n_per_class", "seeds", "auroc", "low", "high")
 
+# Without a tune split there is no early stopping, and a network that goes on fits the noise.
+_PASSES = 2
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,7 +46,7 @@ class Options:
         classifiers: of CLASSIFIERS.
         seed: the first seed.
         hidden_layer_sizes: of the network.
-        num_steps: of the network's training.
+        num_steps: of the network's training, or as many as 2 passes take, if those are more.
         batch_size: likewise, at most.
         learning_rate: likewise.
         resamples: of the bootstrap.
@@ -56,7 +59,7 @@ class Options:
     classifiers: tuple[str, ...] = CLASSIFIERS
     seed: int = 0
     hidden_layer_sizes: tuple[int, ...] = (512, 256)
-    num_steps: int = 200
+    num_steps: int = 30
     batch_size: int = 512
     learning_rate: float = 1e-3
     resamples: int = 1000
@@ -216,7 +219,8 @@ class _Task:
         trainer = fitting.StepTrainer(self._embeddings, self._standardisation, settings)
 
         def score(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-            trainer.train(rows, labels, options.num_steps, seed)
+            steps = max(options.num_steps, _PASSES * len(rows) // options.batch_size)
+            trainer.train(rows, labels, steps, seed)
             found: np.ndarray = trainer.logits(self._test_rows)[:, 0]
             return found
 

@@ -129,14 +129,15 @@ def _tuning_callback(
             value = mean_auroc(tune[1], scores)
             tune_loss = mean_loss(tune[1], scores, class_weights)
             figures["tune_auroc"] = value
-            now = time.perf_counter()
+            seconds = time.perf_counter() - self.started
             done = Epoch(
-                epoch + 1, float(figures["loss"]), tune_loss, value, now - self.started,
+                epoch + 1, float(figures["loss"]), tune_loss, value, seconds,
                 value > self.best,
             )  # fmt: skip
-            self.best, self.started = max(self.best, value), now
+            self.best = max(self.best, value)
             history.epochs.append(done)
             on_epoch(done)
+            self.started = time.perf_counter()
 
     return Tuning(), history
 

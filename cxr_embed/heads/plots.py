@@ -176,7 +176,8 @@ def few_shot(heads: Mapping[str, Sequence[FewShotLine]]) -> bytes:
                 markersize=4, label=line.name,
             )  # fmt: skip
             axes.fill_between(line.n_per_class, line.low, line.high, color=colour, alpha=0.18, lw=0)
-        ticks = sorted({n for line in lines for n in line.n_per_class})
+        sizes = sorted({n for line in lines for n in line.n_per_class})
+        ticks = [n for n in sizes if n == sizes[-1] or n * 1.6 <= sizes[-1]]
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.tick_params(axis="x", labelsize=8, rotation=45 if len(ticks) > 9 else 0)
