@@ -150,8 +150,8 @@ def _head(
         "| --- | --- | --- | --- |",
         f"| {seconds:.0f} | {len(history.epochs)} | {auroc:.3f} | {peak:.1f} |",
         "",
-        "Goals: under 10 minutes, under 8 GB; the mapped file's pages in memory are counted. The best",
-        "possible AUROC is 0.898.",
+        "Goals: under 10 minutes, under 8 GB; the mapped file's pages in memory are counted.",
+        "The best possible AUROC is 0.898.",
     ]
 
 

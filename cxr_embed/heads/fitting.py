@@ -186,13 +186,12 @@ class StepTrainer:
         standardisation: Standardisation,
         settings: NetworkSettings,
     ) -> None:
-        self._keras = import_keras()
-        self._embeddings, self._standardisation = embeddings, standardisation
-        self._settings = settings
+        self._embeddings, self._settings = embeddings, settings
         _, self._logits = build(embeddings.size, 1, settings.hidden_layer_sizes, standardisation)
-        self._optimizer = self._keras.optimizers.Adam(settings.learning_rate)
+        self._optimizer = import_keras().optimizers.Adam(settings.learning_rate)
         self._optimizer.build(self._logits.trainable_variables)
-        self._fresh = [np.array(v) for v in self._optimizer.variables]
+        self._fresh_weights = self._logits.get_weights()
+        self._fresh_state = [np.array(v) for v in self._optimizer.variables]
         self._step = self._traced_step(embeddings.size)
         self.logits = predictor(self._logits, embeddings)
 
@@ -225,14 +224,10 @@ class StepTrainer:
             seed: of the weights and of the order.
         """
         tf = import_tensorflow()
-        self._keras.utils.set_random_seed(seed)
-        fresh, _ = build(
-            self._embeddings.size, 1, self._settings.hidden_layer_sizes, self._standardisation
-        )
-        self._logits.set_weights(fresh.get_weights())
-        for variable, value in zip(self._optimizer.variables, self._fresh, strict=True):
-            variable.assign(value)
         rng = np.random.default_rng(seed)
+        self._logits.set_weights([_redrawn(weights, rng) for weights in self._fresh_weights])
+        for variable, value in zip(self._optimizer.variables, self._fresh_state, strict=True):
+            variable.assign(value)
         size = min(self._settings.batch_size, len(rows))
         order = np.empty(0, np.int64)
         for _ in range(steps):
@@ -241,3 +236,11 @@ class StepTrainer:
             at, order = order[:size], order[size:]
             values = self._embeddings.values[rows[at]]
             self._step(tf.constant(values), tf.constant(labels[at, None]))
+
+
+def _redrawn(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns matrices drawn anew, as Keras draws them (Glorot's uniform); others as they are."""
+    if weights.ndim != 2:
+        return weights
+    limit = np.sqrt(6 / sum(weights.shape))
+    return rng.uniform(-limit, limit, weights.shape).astype(np.float32)
