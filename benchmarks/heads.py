@@ -29,6 +29,7 @@ from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.models.tensorflow_runtime import import_tensorflow
 
 SIZE = 4096
+_TITLES = {"epoch": "Heads: an epoch", "head": "Heads: one head", "all": "Heads"}
 EPOCHS = 3
 _CHUNK = 8192
 _TUNE_CHUNK = 4096
@@ -167,8 +168,8 @@ def main() -> None:
         lines = measure(Path(folder), given.rows, given.part)
     print("\n".join(lines))
     if given.write:
-        name = "heads" if given.part == "all" else f"heads, {given.part}"
-        write_section(name, "## Heads\n\n" + "\n".join(lines))
+        title = _TITLES[given.part]
+        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

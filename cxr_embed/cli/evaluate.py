@@ -42,16 +42,16 @@ def make_flags() -> flags.FlagValues:
         "tune_split_name",
         "the split to choose thresholds on; without it tune or validate, or the measured one",
     )
-    flags.DEFINE_list(
-        "operating_points", ["youden", "sensitivity=0.9", "specificity=0.9"],
+    flags.DEFINE_string(
+        "operating_points", "youden,sensitivity=0.9,specificity=0.9",
         "how to choose thresholds: youden, sensitivity=S, specificity=S, threshold=T",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_multi_string(
-        "subgroup_column", None,
+    head_flags.define_repeatable(
+        values,
+        "subgroup_column",
         "also measure on the images of each value of this column of the labels; may be repeated",
-        flag_values=values,
-    )  # fmt: skip
+    )
     text("compare_to", "other predictions for the same images: DeLong's test for each head")
     flags.DEFINE_integer(
         "num_bootstrap", 1000, "resamples; 0 gives no intervals", lower_bound=0, flag_values=values
@@ -82,7 +82,9 @@ def main(arguments: list[str]) -> int:
 
     terminal.set_up_logging(0)
     say = terminal.Speaker()
-    rules = tuple(operating_points.parse_rule(text) for text in values.operating_points if text)
+    rules = tuple(
+        operating_points.parse_rule(text) for text in values.operating_points.split(",") if text
+    )
     if output:
         saved.require_free(output, values.overwrite, "--output_dir")
     found = _predictions(values, say)

@@ -32,15 +32,15 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_string("test_split_name", "test", "the split to measure on", flag_values=values)
     head_flags.define_labels(values)
     head_flags.define_embeddings(values)
-    flags.DEFINE_list(
-        "classifiers", list(CLASSIFIERS), f"which to try: {', '.join(CLASSIFIERS)}",
+    flags.DEFINE_string(
+        "classifiers", ",".join(CLASSIFIERS), f"which to try: {', '.join(CLASSIFIERS)}",
         flag_values=values,
     )  # fmt: skip
     number("max_per_class", 0, "the largest number of labels; 0 is all of the rarer class", 0)
     number("num_seeds", 5, "draws of each number", 1)
     number("seed", 0, "the first of them", 0)
-    flags.DEFINE_list(
-        "hidden_layer_sizes", ["512", "256"], "units of the network's hidden layers",
+    flags.DEFINE_string(
+        "hidden_layer_sizes", "512,256", "units of the network's hidden layers",
         flag_values=values,
     )  # fmt: skip
     number(
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         raise UsageError("--head_name is missing: the column of --labels_csv to learn")
     source = head_flags.embeddings_path(values)
     output = head_flags.one_of(values, "output_dir", "output_path") or "few_shot"
-    classifiers = tuple(dict.fromkeys(name.strip() for name in values.classifiers))
+    classifiers = tuple(dict.fromkeys(name.strip() for name in values.classifiers.split(",")))
     if not classifiers or not set(classifiers) <= set(CLASSIFIERS):
         raise UsageError(
             f"--classifiers {','.join(classifiers)}: one or more of {','.join(CLASSIFIERS)}"

@@ -21,6 +21,12 @@ _BLANK = ("missing", "negative")
 RESERVED_HEADS = ("unmatched_labels", "unlabelled_embeddings")
 
 
+def define_repeatable(values: flags.FlagValues, name: str, help_: str) -> None:
+    """Defines a flag that may be given several times."""
+    flags.DEFINE_multi_string(name, None, help_, flag_values=values)
+    values[name].help = help_  # without the line that absl adds
+
+
 def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
     """Defines where labels come from and how to read them."""
     flags.DEFINE_string(
@@ -35,10 +41,9 @@ def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
         flag_values=values,
     )  # fmt: skip
     if with_heads:
-        flags.DEFINE_multi_string(
-            "head_name", None, "the label's column; repeat it, or separate several by commas",
-            flag_values=values,
-        )  # fmt: skip
+        define_repeatable(
+            values, "head_name", "the label's column; repeat it, or separate several by commas"
+        )
     flags.DEFINE_string(
         "group_column", None,
         "the column that tells patients apart; without it patient_id or subject_id, if there",
@@ -127,7 +132,7 @@ def layer_sizes(values: flags.FlagValues) -> tuple[int, ...]:
     Raises:
         UsageError: one that is no number from 1 up.
     """
-    texts = [text.strip() for text in values.hidden_layer_sizes if text.strip()]
+    texts = [text.strip() for text in values.hidden_layer_sizes.split(",") if text.strip()]
     for text in texts:
         if not (text.isascii() and text.isdecimal()) or int(text) < 1:
             raise UsageError(f"--hidden_layer_sizes {text}: numbers from 1 up, as in 512,256")

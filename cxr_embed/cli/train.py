@@ -37,8 +37,8 @@ def make_flags() -> flags.FlagValues:
     )
     head_flags.define_labels(values)
     head_flags.define_embeddings(values)
-    flags.DEFINE_list(
-        "hidden_layer_sizes", ["512", "256"],
+    flags.DEFINE_string(
+        "hidden_layer_sizes", "512,256",
         "units of the hidden layers; empty makes a linear probe, solved as logistic regression",
         flag_values=values,
     )  # fmt: skip
