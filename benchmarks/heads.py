@@ -66,7 +66,7 @@ def products(steps: int, tune_rows: int, settings: network.NetworkSettings) -> C
     w3, tune = noise(second, 1), noise(_TUNE_CHUNK, SIZE)
     g1, g2, g3 = (noise(settings.batch_size, units) for units in (first, second, 1))
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(x: Any, g1: Any, g2: Any, g3: Any) -> Any:
         hidden = tf.matmul(x, w1)
         deeper = tf.matmul(hidden, w2)
@@ -78,7 +78,7 @@ def products(steps: int, tune_rows: int, settings: network.NetworkSettings) -> C
         ]  # fmt: skip
         return [result[0, 0] for result in results]
 
-    @tf.function
+    @tf.function(autograph=False)
     def forward(x: Any) -> Any:
         return tf.matmul(tf.matmul(tf.matmul(x, w1), w2), w3)[0, 0]
 

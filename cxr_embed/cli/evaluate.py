@@ -51,7 +51,7 @@ def make_flags() -> flags.FlagValues:
         values,
         "subgroup_column",
         "also measure on the images of each value of this column of the labels; may be repeated",
-    )
+    )  # fmt: skip
     text("compare_to", "other predictions for the same images: DeLong's test for each head")
     flags.DEFINE_integer(
         "num_bootstrap", 1000, "resamples; 0 gives no intervals", lower_bound=0, flag_values=values
