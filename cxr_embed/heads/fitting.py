@@ -88,7 +88,7 @@ def fit(
         standardisation_of(embeddings, rows),
     )  # fmt: skip
     logits.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
+        optimizer=fused_adam(keras, settings.learning_rate),
         loss=masked_loss(labels, settings.class_weights),
         jit_compile=False,  # XLA's matrix products take twice as long on a CPU
     )
@@ -102,6 +102,29 @@ def fit(
     )  # fmt: skip
     embeddings.release()
     return model, history
+
+
+def fused_adam(keras: Any, learning_rate: float) -> Any:
+    """Returns Adam, each variable's step one operation of TensorFlow.
+
+    Keras's own makes several passes over every weight, which on a CPU takes a third as long as the
+    matrix products.
+    """
+    tf = import_tensorflow()
+
+    class FusedAdam(keras.optimizers.Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            step = tf.cast(self.iterations.value, variable.dtype) + 1
+            index = self._get_variable_index(variable)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle, m=self._momentums[index].value.handle,
+                v=self._velocities[index].value.handle,
+                beta1_power=self.beta_1**step, beta2_power=self.beta_2**step,
+                lr=tf.cast(learning_rate, variable.dtype), beta1=self.beta_1, beta2=self.beta_2,
+                epsilon=self.epsilon, grad=gradient,
+            )  # fmt: skip
+
+    return FusedAdam(learning_rate)
 
 
 def _tuning_callback(
@@ -188,7 +211,7 @@ class StepTrainer:
     ) -> None:
         self._embeddings, self._settings = embeddings, settings
         _, self._logits = build(embeddings.size, 1, settings.hidden_layer_sizes, standardisation)
-        self._optimizer = import_keras().optimizers.Adam(settings.learning_rate)
+        self._optimizer = fused_adam(import_keras(), settings.learning_rate)
         self._optimizer.build(self._logits.trainable_variables)
         self._fresh_weights = self._logits.get_weights()
         self._fresh_state = [np.array(v) for v in self._optimizer.variables]

@@ -115,6 +115,22 @@ def test_balanced_weights_move_probabilities_to_the_middle() -> None:
     assert means[1] > 0.2
 
 
+def test_the_fused_adam_is_keras_s_adam() -> None:
+    keras = network.import_keras()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((96, 6), np.float32)
+    y = x[:, :1] - 2 * x[:, 1:2]
+    found = []
+    for optimizer in (keras.optimizers.Adam(0.05), fitting.fused_adam(keras, 0.05)):
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "tanh", True, "ones")])
+        model.compile(optimizer, loss="mse", jit_compile=False)
+        model.fit(x, y, batch_size=32, epochs=8, shuffle=False, verbose=0)
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert np.abs(found[0][0] - 1).max() > 0.5  # it has gone somewhere
+
+
 def test_standardisation_is_exact_and_leaves_constants_alone() -> None:
     rng = np.random.default_rng(0)
     values = (rng.standard_normal((9000, 5)) * [1, 1e-3, 50, 0, 1] + [0, 1000, -3, 7, 1e-6]).astype(
