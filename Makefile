@@ -51,6 +51,8 @@ bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/inference_step.py --write
 	for name in pipeline_tax overlap originals_shape scale start_up record_writing; do PYTHONPATH=scripts $(BIN)/python benchmarks/$$name.py --write || exit 1; done
 	PYTHONPATH=scripts $(BIN)/python benchmarks/pipeline_tax.py --model reference --write
+	$(BIN)/python benchmarks/heads.py --part epoch --write
+	$(BIN)/python benchmarks/heads.py --part head --write
 
 docs: $(INSTALLED) ## builds the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -6,12 +6,12 @@ Only references cross the shuffle on the way in, and only lines of the run table
 Reading, embedding and writing are one step, so an image lives from its bytes to its record in one
 place, and memory holds a few images a thread, however many there are.
 
-A chunk is a list of references (`chunk_size` says how long). Beam's own way to an element, from step
-to step and into its counters, takes as long as rendering a small image; here it is paid for a chunk
-(benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches, threads,
-what one failure may cost. The threads are this program's own, so that decoding overlaps the model
-whatever the runner. The in-process runner stays in its single-threaded mode: in its mode with
-threads (2.77), bundles travel through gRPC, which costs 200 MB, and one run in several of many
+A chunk is a list of references (`chunk_size` says how long). Beam's own way to an element, from
+step to step and into its counters, takes as long as rendering a small image; here it is paid for a
+chunk (benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches,
+threads, what one failure may cost. The threads are this program's own, so that decoding overlaps
+the model whatever the runner. The in-process runner stays in its single-threaded mode: in its mode
+with threads (2.77), bundles travel through gRPC, which costs 200 MB, and one run in several of many
 quick elements lost some of them.
 
 The walk is also why the model's step is no RunInference of Beam's: as a step

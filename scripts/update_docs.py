@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from cxr_embed.cli import inspect, run
+from cxr_embed.cli import evaluate, few_shot, inspect, predict, run, train
 from cxr_embed.cli.flags import without_choices
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
 
@@ -47,6 +47,10 @@ def _warnings() -> str:
 
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "flags": ("flags.md", lambda: _flags(run.make_flags())),
+    "train": ("heads.md", lambda: _flags(train.make_flags())),
+    "predict": ("heads.md", lambda: _flags(predict.make_flags())),
+    "evaluate": ("heads.md", lambda: _flags(evaluate.make_flags())),
+    "few-shot": ("heads.md", lambda: _flags(few_shot.make_flags())),
     "inspect": ("inspect.md", lambda: _flags(inspect.make_flags())),
     "reasons": ("outputs.md", _reasons),
     "warnings": ("pixels.md", _warnings),

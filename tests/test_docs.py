@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import update_docs
 from builders import GRADIENT, make_dicom
+from synthetic import write_example
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,6 +33,8 @@ def test_every_command_and_example_runs(page: Path, tmp_path: Path, small_model:
         path = tmp_path / f"radiographs/{number}.dcm"
         path.write_bytes(make_dicom(np.roll(GRADIENT, 900 * number)))
     (tmp_path / "my_model").symlink_to(small_model)
+    if page.name == "heads.md":
+        write_example(tmp_path)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     blocks = FENCE.findall(page.read_text())
     if page.name == "outputs.md":  # it shows how to read what the other pages write

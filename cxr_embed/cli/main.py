@@ -12,6 +12,10 @@ from cxr_embed.errors import UsageError, one_line
 # verb: (module with main(arguments) -> status, one line for the list of verbs)
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("cxr_embed.cli.run", "the main job: images in, one .tfrecord each out"),
+    "train": ("cxr_embed.cli.train", "a classifier on top of embeddings, from a CSV of labels"),
+    "predict": ("cxr_embed.cli.predict", "applies a trained head to embeddings"),
+    "evaluate": ("cxr_embed.cli.evaluate", "how good predictions are, with 95 % intervals"),
+    "few-shot": ("cxr_embed.cli.few_shot", "AUROC against the number of labelled images"),
     "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }

@@ -1,0 +1,178 @@
+"""`cxr-embed evaluate`: how good predictions are, with intervals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.cli import head_flags
+from cxr_embed.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxr_embed.cli.terminal import Speaker
+    from cxr_embed.heads.evaluation import Options
+    from cxr_embed.heads.predictions import Predictions
+
+USAGE = """\
+Measures predictions: AUROC, average precision, Brier score, calibration, and sensitivity and
+specificity at operating points, each with a 95 % interval bootstrapped by patient.
+
+  cxr-embed evaluate --predictions DIR_OR_CSV --output_path DIR [flags]
+  cxr-embed evaluate --head DIR --input_path EMBEDDINGS --labels_csv CSV --output_path DIR [flags]
+
+Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+
+    def text(name: str, help_: str) -> None:
+        flags.DEFINE_string(name, None, help_, flag_values=values)
+
+    text("predictions", "a predictions.csv, or the folder of a training run that holds one")
+    text("head", "instead: a trained head, to be applied to --input_path")
+    text("input_path", "embeddings: a folder of records, a packed file, or gs://")
+    text("data_dir", "another name of --input_path")
+    head_flags.define_labels(values, with_heads=False)
+    text("split_name", "the split to measure on; without it test, or all where nothing is split")
+    text(
+        "tune_split_name",
+        "the split to choose thresholds on; without it tune or validate, or the measured one",
+    )
+    flags.DEFINE_string(
+        "operating_points", "youden,sensitivity=0.9,specificity=0.9",
+        "how to choose thresholds: youden, sensitivity=S, specificity=S, threshold=T",
+        flag_values=values,
+    )  # fmt: skip
+    head_flags.define_repeatable(
+        values,
+        "subgroup_column",
+        "also measure on the images of each value of this column of the labels; may be repeated",
+    )  # fmt: skip
+    text("compare_to", "other predictions for the same images: DeLong's test for each head")
+    flags.DEFINE_integer(
+        "num_bootstrap", 1000, "resamples; 0 gives no intervals", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "of the bootstrap", lower_bound=0, flag_values=values)
+    flags.DEFINE_boolean(
+        "allow_other_embeddings", False,
+        "go on although the embeddings were made otherwise than those of the training",
+        flag_values=values,
+    )  # fmt: skip
+    head_flags.define_output(values, "nothing is written")
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluates predictions; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    if bool(values.predictions) == bool(values.head):
+        raise UsageError("pass one of --predictions and --head")
+    output = head_flags.one_of(values, "output_dir", "output_path")
+
+    from cxr_embed.cli import terminal
+    from cxr_embed.heads import evaluation, operating_points, predictions, saved
+
+    terminal.set_up_logging(0)
+    say = terminal.Speaker()
+    rules = tuple(
+        operating_points.parse_rule(text) for text in values.operating_points.split(",") if text
+    )
+    if output:
+        saved.require_free(output, values.overwrite, "--output_dir")
+    found = _predictions(values, say)
+    options = _options(values, found, rules, say)
+    result = evaluation.evaluate(found, options)
+    if values.compare_to:
+        other = predictions.read_predictions(values.compare_to, "--compare_to")
+        shared = [head for head in found.heads if head in other.heads]
+        if not shared:
+            raise UsageError(
+                f"--compare_to {values.compare_to} has {', '.join(other.heads)}, none of "
+                f"{', '.join(found.heads)}"
+            )
+        for head in shared:
+            result[head]["comparison"] = evaluation.compare(found, other, head, options)
+    for line in evaluation.lines(result):
+        print(line)
+    if output:
+        files = {
+            evaluation.TABLE_NAME: evaluation.table(result, subgroups=False),
+            **evaluation.pictures(found, options),
+            "command.txt": f"{head_flags.command_of('evaluate', arguments)}\n".encode(),
+            evaluation.EVALUATION_NAME: saved.to_json(result),
+        }
+        if options.subgroup_columns:
+            files = {
+                evaluation.SUBGROUPS_NAME: evaluation.table(result, subgroups=True), **files
+            }  # fmt: skip
+        saved.require_free(output, values.overwrite, "--output_dir", [evaluation.EVALUATION_NAME])
+        saved.write_files(output, files)
+        print(f"{output} holds the figures and plots")
+    return 0
+
+
+def _predictions(values: flags.FlagValues, say: Speaker) -> Predictions:
+    """Reads or makes predictions and adds what the labels say."""
+    from cxr_embed.heads import applying, mapped, predictions, saved
+
+    if values.predictions:
+        if values.input_path or values.data_dir:
+            raise UsageError("--input_path goes with --head, not with --predictions")
+        found = predictions.read_predictions(values.predictions)
+    else:
+        head = saved.read_head(values.head)
+        embeddings = mapped.open_embeddings(head_flags.embeddings_path(values), say)
+        found = applying.apply(
+            values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=say
+        )
+    extras = tuple(dict.fromkeys(values.subgroup_column or []))
+    if values.labels_csv or values.mimic_dir:
+        heads = found.heads if found.labels is None else ()
+        table = head_flags.read_labels(values, heads, extras, needs_split=False)
+        joined = predictions.attach(found, table)
+        if joined.unmatched:
+            say(
+                f"warning: labels of images that have no prediction: {len(joined.unmatched)}, such "
+                f"as {joined.unmatched[0][1]}"
+            )
+        if joined.unlabelled:
+            say(f"predictions that no label names: {joined.unlabelled}")
+    elif extras:
+        raise UsageError("--subgroup_column is a column of the labels: pass --labels_csv, too")
+    if found.labels is None:
+        raise UsageError("there are no labels to measure against: pass --labels_csv")
+    return found
+
+
+def _options(values: flags.FlagValues, found: Predictions, rules: Any, say: Speaker) -> Options:
+    """Returns what to measure, with the splits that there are."""
+    from cxr_embed.heads.evaluation import Options
+
+    there = sorted({split for split in found.splits.tolist() if split})
+    split = values.split_name or ("test" if "test" in there else None)
+    if (split is None and there) or (split and split not in there):
+        raise UsageError(
+            f"--split_name {values.split_name or 'is missing'}: the predictions have "
+            f"{', '.join(there) or 'no splits'}"
+        )
+    names = [values.tune_split_name] if values.tune_split_name else ["tune", "validate"]
+    tune = next((name for name in names if name in there), None)
+    if values.tune_split_name and tune is None:
+        raise UsageError(
+            f"--tune_split_name {values.tune_split_name}: the predictions have "
+            f"{', '.join(there) or 'no splits'}"
+        )
+    if tune is None and any(rule.kind != "threshold" for rule in rules):
+        say("warning: thresholds are chosen on the images that they are measured on")
+    return Options(
+        split, tune, rules, tuple(dict.fromkeys(values.subgroup_column or [])),
+        values.num_bootstrap, values.seed,
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""`cxr-embed few-shot`: how many labels it takes."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.cli import head_flags
+from cxr_embed.errors import UsageError
+
+USAGE = """\
+Measures AUROC against the number of labelled images per class: 1, 2, 4 ... N, several draws of
+each, with a linear probe and with a network of two hidden layers.
+
+  cxr-embed few-shot --labels_csv CSV --head_name NAME --input_path EMBEDDINGS --output_path DIR
+
+Writes few_shot.csv, few_shot_summary.csv (with 95 % intervals) and few_shot.png.
+Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+
+# Keys of heads.few_shot.CLASSIFIERS, repeated so that --help need not import NumPy.
+CLASSIFIERS = ("linear", "network")
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+
+    def number(name: str, default: int, help_: str, least: int) -> None:
+        flags.DEFINE_integer(name, default, help_, lower_bound=least, flag_values=values)
+
+    flags.DEFINE_string("train_split_name", "train", "the split to draw from", flag_values=values)
+    flags.DEFINE_string("test_split_name", "test", "the split to measure on", flag_values=values)
+    head_flags.define_labels(values)
+    head_flags.define_embeddings(values)
+    flags.DEFINE_string(
+        "classifiers", ",".join(CLASSIFIERS), f"which to try: {', '.join(CLASSIFIERS)}",
+        flag_values=values,
+    )  # fmt: skip
+    number("max_per_class", 0, "the largest number of labels; 0 is all of the rarer class", 0)
+    number("num_seeds", 5, "draws of each number", 1)
+    number("seed", 0, "the first of them", 0)
+    flags.DEFINE_string(
+        "hidden_layer_sizes", "512,256", "units of the network's hidden layers",
+        flag_values=values,
+    )  # fmt: skip
+    number(
+        "num_steps", 30, "batches that the network is trained on; 2 passes, if those are more", 1
+    )
+    number("batch_size", 512, "images a step, at most", 2)
+    number("num_bootstrap", 1000, "resamples of seeds and test patients; 0 gives no intervals", 0)
+    flags.DEFINE_boolean(
+        "allow_shared_patients", False, "let a patient have images in several splits",
+        flag_values=values,
+    )  # fmt: skip
+    head_flags.define_output(values, "few_shot")
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Draws the curve; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    heads = head_flags.head_names(values)
+    if not heads:
+        raise UsageError("--head_name is missing: the column of --labels_csv to learn")
+    source = head_flags.embeddings_path(values)
+    output = head_flags.one_of(values, "output_dir", "output_path") or "few_shot"
+    classifiers = tuple(dict.fromkeys(name.strip() for name in values.classifiers.split(",")))
+    if not classifiers or not set(classifiers) <= set(CLASSIFIERS):
+        raise UsageError(
+            f"--classifiers {','.join(classifiers)}: one or more of {','.join(CLASSIFIERS)}"
+        )
+    layers = head_flags.layer_sizes(values)
+    if not layers:
+        raise UsageError("--hidden_layer_sizes is empty: --classifiers=linear is a linear probe")
+    if values.train_split_name == values.test_split_name:
+        raise UsageError("the splits to draw from and to measure on must have different names")
+
+    from cxr_embed.cli import terminal
+    from cxr_embed.heads import dataset, few_shot, mapped, saved
+
+    terminal.set_up_logging(0)
+    say = terminal.Speaker()
+    saved.require_free(output, values.overwrite, "--output_dir")
+    table = head_flags.read_labels(values, heads)
+    embeddings = mapped.open_embeddings(source, say)
+    labelled = dataset.join(embeddings, table, allow_shared_patients=values.allow_shared_patients)
+    splits = (values.train_split_name, values.test_split_name)
+    for line in dataset.describe(labelled, splits):
+        say(line)
+    dataset.check_splits(labelled, splits)
+    options = few_shot.Options(
+        *splits, max_per_class=values.max_per_class, num_seeds=values.num_seeds,
+        classifiers=classifiers, seed=values.seed, hidden_layer_sizes=layers,
+        num_steps=values.num_steps, batch_size=values.batch_size, resamples=values.num_bootstrap,
+    )  # fmt: skip
+    files = few_shot.run(embeddings, labelled, options, say)
+    saved.require_free(output, values.overwrite, "--output_dir", [few_shot.RESULTS_NAME])
+    command = f"{head_flags.command_of('few-shot', arguments)}\n".encode()
+    saved.write_files(output, {"command.txt": command, **dict(reversed(files.items()))})
+    print(f"{output} holds {few_shot.RESULTS_NAME}, {few_shot.SUMMARY_NAME} and the plot")
+    return 0

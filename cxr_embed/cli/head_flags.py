@@ -1,0 +1,175 @@
+"""Flags that the verbs about heads share: where labels are, and which embeddings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from cxr_embed.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxr_embed.heads.labels import LabelTable
+
+# Keys of heads.labels' policies, repeated so that --help need not import NumPy.
+_UNCERTAIN = ("missing", "negative", "positive")
+_BLANK = ("missing", "negative")
+
+# What metrics.json holds beside the heads.
+RESERVED_HEADS = ("unmatched_labels", "unlabelled_embeddings")
+
+
+def define_repeatable(values: flags.FlagValues, name: str, help_: str) -> None:
+    """Defines a flag that may be given several times."""
+    flags.DEFINE_multi_string(name, None, help_, flag_values=values)
+    values[name].help = help_  # without the line that absl adds
+
+
+def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
+    """Defines where labels come from and how to read them."""
+    flags.DEFINE_string(
+        "labels_csv", None,
+        "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or gs://",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "mimic_dir", None,
+        "instead: the folder of mimic-cxr-2.0.0-{metadata,split,chexpert}.csv.gz; "
+        "its tune split is called validate",
+        flag_values=values,
+    )  # fmt: skip
+    if with_heads:
+        define_repeatable(
+            values, "head_name", "the label's column; repeat it, or separate several by commas"
+        )
+    flags.DEFINE_string(
+        "group_column", None,
+        "the column that tells patients apart; without it patient_id or subject_id, if there",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "uncertain_labels", "missing", list(_UNCERTAIN),
+        "what -1 means, with which CheXpert's labeller marks an unsure report",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "blank_labels", "missing", list(_BLANK),
+        "what an empty cell means; in MIMIC's files: not mentioned in the report",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def define_embeddings(values: flags.FlagValues) -> None:
+    """Defines where embeddings are; the published name and every verb's name mean the same."""
+    flags.DEFINE_string(
+        "data_dir", None, "embeddings: a folder of records, a packed file, or gs://",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string("input_path", None, "another name of --data_dir", flag_values=values)
+
+
+def define_output(values: flags.FlagValues, default: str) -> None:
+    """Defines where results go, under both names."""
+    flags.DEFINE_string(
+        "output_dir", None, f"the folder to write, local or gs://; without it {default}",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string("output_path", None, "another name of --output_dir", flag_values=values)
+    flags.DEFINE_boolean(
+        "overwrite", False, "write into a folder that is not empty", flag_values=values
+    )
+
+
+def one_of(values: flags.FlagValues, first: str, second: str) -> str | None:
+    """Returns what was given under one of two names of the same thing.
+
+    Raises:
+        UsageError: both were given, and differ.
+    """
+    given = [values[name].value for name in (first, second) if values[name].value]
+    if len(set(given)) > 1:
+        raise UsageError(f"--{first} and --{second} mean the same: pass one of them")
+    return given[0] if given else None
+
+
+def embeddings_path(values: flags.FlagValues) -> str:
+    """Returns where the embeddings are.
+
+    Raises:
+        UsageError: nobody said.
+    """
+    found = one_of(values, "data_dir", "input_path")
+    if not found:
+        raise UsageError(
+            "--data_dir is missing: the embeddings, a folder of records, a packed file or gs://"
+        )
+    return found
+
+
+def head_names(values: flags.FlagValues) -> tuple[str, ...]:
+    """Returns the heads, each once.
+
+    Raises:
+        UsageError: a name that cannot be one.
+    """
+    names = [
+        name.strip()
+        for given in values.head_name or []
+        for name in given.split(",")
+        if name.strip()
+    ]
+    for name in names:
+        if name in RESERVED_HEADS:
+            raise UsageError(f"--head_name {name}: that name is taken in metrics.json")
+    return tuple(dict.fromkeys(names))
+
+
+def layer_sizes(values: flags.FlagValues) -> tuple[int, ...]:
+    """Returns units of each hidden layer; none where the flag is empty.
+
+    Raises:
+        UsageError: one that is no number from 1 up.
+    """
+    texts = [text.strip() for text in values.hidden_layer_sizes.split(",") if text.strip()]
+    for text in texts:
+        if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+            raise UsageError(f"--hidden_layer_sizes {text}: numbers from 1 up, as in 512,256")
+    return tuple(int(text) for text in texts)
+
+
+def read_labels(
+    values: flags.FlagValues,
+    heads: tuple[str, ...],
+    extra_columns: Sequence[str] = (),
+    needs_split: bool = True,
+) -> LabelTable:
+    """Reads the labels that the flags ask for.
+
+    Raises:
+        UsageError: none or both kinds were asked for, or they cannot be read.
+    """
+    if bool(values.labels_csv) == bool(values.mimic_dir):
+        raise UsageError("pass one of --labels_csv and --mimic_dir")
+    from cxr_embed.heads import labels, mimic
+
+    options = labels.LabelOptions(
+        heads, values.group_column, tuple(extra_columns), values.uncertain_labels,
+        values.blank_labels, needs_split,
+    )  # fmt: skip
+    if values.mimic_dir:
+        return mimic.read_mimic(values.mimic_dir, options)
+    return labels.read_labels_csv(values.labels_csv, options)
+
+
+def tune_split(values: flags.FlagValues) -> str:
+    """Returns the tune split's name: as given, or else as the labels' files call it."""
+    if values.tune_split_name:
+        return str(values.tune_split_name)
+    return "validate" if values.mimic_dir else "tune"
+
+
+def command_of(verb: str, arguments: Sequence[str]) -> str:
+    """Returns the command as one can type it again."""
+    return shlex.join(["cxr-embed", verb, *arguments])

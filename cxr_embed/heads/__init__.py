@@ -1,0 +1,1 @@
+"""Heads: small classifiers on top of embeddings, trained, applied and measured."""

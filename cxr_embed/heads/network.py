@@ -1,0 +1,168 @@
+"""The head as a Keras model, and its training.
+
+The saved model takes plain embeddings, float32 (n, d), and gives probabilities, (n, heads):
+standardisation is inside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.heads.mapped import MappedEmbeddings
+from cxr_embed.models.tensorflow_runtime import import_tensorflow
+
+_PREDICT_ROWS = 4096
+_BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """How a network is built and trained.
+
+    Attributes:
+        hidden_layer_sizes: units of each hidden layer.
+        num_epochs: at most so many.
+        batch_size: images per step.
+        learning_rate: Adam's.
+        patience: stop after so many epochs without a better tune AUROC.
+        seed: of the weights and of the order of the images.
+        class_weights: `none`, or `balanced`: both classes of a head weigh the same.
+    """
+
+    hidden_layer_sizes: tuple[int, ...] = (512, 256)
+    num_epochs: int = 100
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    patience: int = 10
+    seed: int = 0
+    class_weights: str = "none"
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Mean and standard deviation of each float of an embedding, float64 (d,)."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def import_keras() -> Any:
+    """Imports Keras on TensorFlow, whatever the user's Keras is set to."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    tf = import_tensorflow()
+    import keras
+
+    if tf.config.list_physical_devices("GPU"):
+        # A processor computes the same twice by itself; a GPU has to be told.
+        tf.config.experimental.enable_op_determinism()
+    return keras
+
+
+def standardisation_of(embeddings: MappedEmbeddings, rows: np.ndarray) -> Standardisation:
+    """Returns mean and deviation over some rows. A float that never varies has deviation 1."""
+    total = np.zeros(embeddings.size)
+    shift = embeddings.values[rows[0]].astype(np.float64)  # keeps the squares small
+    squares = np.zeros(embeddings.size)
+    for block in embeddings.blocks(rows):
+        moved = block - shift.astype(np.float32)
+        total += moved.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("ij,ij->j", moved, moved, dtype=np.float64)
+    shift = shift.astype(np.float32).astype(np.float64)
+    mean = total / len(rows)
+    variance = np.maximum(squares / len(rows) - mean**2, 0)
+    scale = np.maximum(np.abs(shift + mean), 1e-12)
+    varies = variance > (1e-6 * scale) ** 2
+    return Standardisation(shift + mean, np.where(varies, np.sqrt(variance), 1.0))
+
+
+def build(
+    size: int, heads: int, hidden_layer_sizes: Sequence[int], standardisation: Standardisation
+) -> tuple[Any, Any]:
+    """Returns two Keras models over the same layers: probabilities, and their logits.
+
+    Args:
+        size: floats in an embedding.
+        heads: outputs.
+        hidden_layer_sizes: units of each hidden layer: dense, batch norm, ReLU. None of them makes
+            a linear model.
+        standardisation: of the embeddings.
+    """
+    keras = import_keras()
+    embedding = keras.Input((size,), name="embedding")
+    x = keras.layers.Normalization(
+        mean=standardisation.mean, variance=standardisation.deviation**2, name="standardise"
+    )(embedding)
+    for number, units in enumerate(hidden_layer_sizes, 1):
+        # Batch norm's own offset makes a bias before it superfluous.
+        x = keras.layers.Dense(units, use_bias=False, name=f"hidden_{number}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"batch_norm_{number}")(x)
+        x = keras.layers.ReLU(name=f"relu_{number}")(x)
+    logits = keras.layers.Dense(heads, name="logits")(x)
+    probabilities = keras.layers.Activation("sigmoid", name="probabilities")(logits)
+    return keras.Model(embedding, probabilities, name="head"), keras.Model(embedding, logits)
+
+
+def masked_loss(labels: np.ndarray, class_weights: str) -> Callable[[Any, Any], Any]:
+    """Returns binary cross-entropy over the labels that are there; NaN is none.
+
+    Args:
+        labels: (n, heads), of the whole training split: what `balanced` balances.
+        class_weights: `none` or `balanced`.
+    """
+    from keras import ops
+
+    positive, negative = weights_of(labels, class_weights)
+
+    def loss(labels: Any, logits: Any) -> Any:
+        known = ops.logical_not(ops.isnan(labels))
+        wanted = ops.where(known, labels, ops.zeros_like(labels))
+        each = ops.softplus(logits) - wanted * logits
+        weight = ops.cast(known, each.dtype) * (wanted * positive + (1 - wanted) * negative)
+        return ops.sum(each * weight) / ops.maximum(ops.sum(ops.cast(known, each.dtype)), 1)
+
+    return loss
+
+
+def weights_of(labels: np.ndarray, class_weights: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the weights of positives and of negatives of each head, float32 (heads,)."""
+    if class_weights == "none":
+        ones = np.ones(labels.shape[1], np.float32)
+        return ones, ones
+    positive, negative = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
+    total = positive + negative
+    return (
+        (total / np.maximum(2 * positive, 1)).astype(np.float32),
+        (total / np.maximum(2 * negative, 1)).astype(np.float32),
+    )
+
+
+def mean_loss(labels: np.ndarray, logits: np.ndarray, class_weights: str) -> float:
+    """Returns what `masked_loss` measures, of plain arrays; `balanced` balances these labels."""
+    positive, negative = weights_of(labels, class_weights)
+    known = ~np.isnan(labels)
+    wanted = np.where(known, labels, 0)
+    each = (np.logaddexp(0, logits) - wanted * logits) * np.where(wanted == 1, positive, negative)
+    return float(each[known].mean())
+
+
+def predictor(model: Any, embeddings: MappedEmbeddings) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from rows to the model's outputs, float32 (len(rows), outputs)."""
+    tf = import_tensorflow()
+    call = tf.function(
+        lambda x: model(x, training=False),
+        input_signature=[tf.TensorSpec((None, embeddings.size), tf.float32)],
+    )
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        parts = [
+            call(tf.constant(embeddings.values[rows[start : start + _PREDICT_ROWS]])).numpy()
+            for start in range(0, len(rows), _PREDICT_ROWS)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, model.output_shape[-1]), np.float32)
+
+    return predict

@@ -1,0 +1,280 @@
+"""Training of a head, from embeddings and labels to everything that is written."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.heads import dataset, fitting, linear, metrics, network, plots, saved
+from cxr_embed.heads.dataset import Labelled
+from cxr_embed.heads.intervals import number
+from cxr_embed.heads.labels import LabelTable
+from cxr_embed.heads.mapped import MappedEmbeddings
+from cxr_embed.heads.network import NetworkSettings
+from cxr_embed.heads.predictions import Predictions
+
+UNMATCHED_NAME = "unmatched_labels.csv"
+
+_SAY_EVERY_SECONDS = 10.0
+_PACKAGES = ("cxr-embed", "tensorflow", "keras", "scikit-learn", "numpy")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Names of the splits, as the labels say them."""
+
+    train: str
+    tune: str
+    test: str | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """Returns those that are used."""
+        return tuple(dict.fromkeys(name for name in (self.train, self.tune, self.test) if name))
+
+    @property
+    def judged(self) -> str:
+        """The split that the plots show: the test split, or else the tune split."""
+        return self.test or self.tune
+
+
+@dataclass
+class TrainedHead:
+    """A trained head, and how it got there.
+
+    Attributes:
+        model: Keras, embeddings to probabilities.
+        curve: loss and AUROC for each epoch, or for each strength of the penalty.
+        training: for `head.json`.
+    """
+
+    model: Any
+    curve: plots.TrainingCurve
+    training: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run gives.
+
+    Attributes:
+        files: content of each file, by name, in the order of writing.
+        metrics: what metrics.json holds.
+    """
+
+    files: dict[str, bytes]
+    metrics: dict[str, Any]
+
+
+def train(
+    embeddings: MappedEmbeddings,
+    table: LabelTable,
+    splits: Splits,
+    settings: NetworkSettings,
+    *,
+    command: str,
+    say: Say = lambda _: None,
+    allow_shared_patients: bool = False,
+) -> Trained:
+    """Trains a head and measures it on every split.
+
+    Args:
+        embeddings: the embeddings.
+        table: their labels.
+        splits: names of the splits.
+        settings: how to train; no hidden layers make a linear probe.
+        command: what the user said, to be written beside the results.
+        say: tells a person one line.
+        allow_shared_patients: let a patient's images be in several splits.
+
+    Raises:
+        UsageError: the labels do not fit; see `dataset.join`.
+    """
+    labelled = dataset.join(embeddings, table, allow_shared_patients=allow_shared_patients)
+    for line in dataset.describe(labelled, splits.names()):
+        say(line)
+    dataset.check_splits(labelled, splits.names())
+    for split in (splits.train, splits.tune):
+        dataset.check_both_classes(labelled, split)
+    started = time.perf_counter()
+    fit = _train_network if settings.hidden_layer_sizes else _train_probe
+    head = fit(embeddings, labelled, splits, settings, say)
+    head.training["seconds"] = round(time.perf_counter() - started, 1)
+    predictions = predict_labelled(head.model, embeddings, labelled, splits.names())
+    figures = measure(predictions, splits.names())
+    figures["unmatched_labels"] = len(labelled.unmatched)
+    figures["unlabelled_embeddings"] = labelled.unlabelled
+    description = saved.SavedHead(
+        labelled.heads, embeddings.size, embeddings.fingerprint,
+        {"splits": asdict(splits), **head.training, "versions": _versions()}, command,
+    )  # fmt: skip
+    files = {
+        saved.MODEL_NAME: saved.model_bytes(head.model),
+        saved.PREDICTIONS_NAME: predictions.to_csv(),
+        UNMATCHED_NAME: saved.csv_bytes(("line", "image_id"), labelled.unmatched),
+        **_plots(head, predictions, splits.judged),
+        saved.METRICS_NAME: saved.to_json(figures),
+        "command.txt": f"{command}\n".encode(),
+        saved.HEAD_NAME: description.to_json(),
+    }
+    return Trained(files, figures)
+
+
+def _train_network(
+    embeddings: MappedEmbeddings,
+    labelled: Labelled,
+    splits: Splits,
+    settings: NetworkSettings,
+    say: Say,
+) -> TrainedHead:
+    last = -_SAY_EVERY_SECONDS
+
+    def on_epoch(epoch: fitting.Epoch) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if epoch.is_best or now - last >= _SAY_EVERY_SECONDS:
+            last = now
+            star = ", the best so far" if epoch.is_best else ""
+            say(
+                f"epoch {epoch.number} of {settings.num_epochs}: loss {epoch.loss:.4f}, tune AUROC "
+                f"{epoch.tune_auroc:.4f}{star} ({epoch.seconds:.1f} s)"
+            )
+
+    model, history = fitting.fit(
+        embeddings,
+        _rows_and_labels(labelled, splits.train),
+        _rows_and_labels(labelled, splits.tune),
+        settings,
+        on_epoch,
+    )
+    best = history.best
+    say(f"kept epoch {best.number} of {len(history.epochs)}, tune AUROC {best.tune_auroc:.4f}")
+    curve = plots.TrainingCurve(
+        "epoch",
+        [epoch.number for epoch in history.epochs],
+        {
+            "training": [epoch.loss for epoch in history.epochs],
+            "tune": [epoch.tune_loss for epoch in history.epochs],
+        },
+        {"mean of heads" if len(labelled.heads) > 1 else labelled.heads[0]: [
+            epoch.tune_auroc for epoch in history.epochs
+        ]},
+        [best.number],
+    )  # fmt: skip
+    training = {
+        "kind": "network", **asdict(settings), "epochs": len(history.epochs),
+        "best_epoch": best.number, "best_tune_auroc": best.tune_auroc,
+    }  # fmt: skip
+    return TrainedHead(model, curve, training)
+
+
+def _train_probe(
+    embeddings: MappedEmbeddings,
+    labelled: Labelled,
+    splits: Splits,
+    settings: NetworkSettings,
+    say: Say,
+) -> TrainedHead:
+    rows, labels = _rows_and_labels(labelled, splits.train)
+    tune_rows, tune_labels = _rows_and_labels(labelled, splits.tune)
+    standardisation = network.standardisation_of(embeddings, rows)
+    lines, paths, best_cs = [], {}, []
+    for column, head in enumerate(labelled.heads):
+        line, best, tried = linear.fit_head(
+            embeddings, (rows, labels[:, column]), (tune_rows, tune_labels[:, column]),
+            standardisation, settings.class_weights,
+        )  # fmt: skip
+        say(f"{head}: kept C = {best.c:g}, tune AUROC {best.tune_auroc:.4f}")
+        lines.append(line)
+        paths[head] = tried
+        best_cs.append(best.c)
+    curve = plots.TrainingCurve(
+        "C, inverse strength of the penalty",
+        list(linear.PENALTIES),
+        {
+            "training": _means([[one.loss for one in tried] for tried in paths.values()]),
+            "tune": _means([[one.tune_loss for one in tried] for tried in paths.values()]),
+        },
+        {head: [one.tune_auroc for one in tried] for head, tried in paths.items()},
+        best_cs,
+        logarithmic=True,
+    )
+    training = {
+        "kind": "linear probe", "hidden_layer_sizes": [], "class_weights": settings.class_weights,
+        "penalty_c": dict(zip(labelled.heads, best_cs, strict=True)),
+    }  # fmt: skip
+    return TrainedHead(linear.as_keras(lines, standardisation), curve, training)
+
+
+def _means(values: list[list[float]]) -> list[float]:
+    return [float(value) for value in np.mean(values, axis=0)]
+
+
+def _rows_and_labels(labelled: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
+    at = labelled.of_split(split)
+    return labelled.rows[at], labelled.labels[at]
+
+
+def predict_labelled(
+    model: Any, embeddings: MappedEmbeddings, labelled: Labelled, splits: tuple[str, ...]
+) -> Predictions:
+    """Returns the model's probabilities for the labelled images of some splits."""
+    at = np.flatnonzero(np.isin(labelled.splits, list(splits)))
+    rows = labelled.rows[at]
+    probabilities = network.predictor(model, embeddings)(rows)
+    embeddings.release()
+    return Predictions(
+        labelled.heads,
+        [embeddings.ids[row] for row in rows],
+        [embeddings.image_ids[row] for row in rows],
+        probabilities.astype(np.float64),
+        labelled.labels[at],
+        labelled.splits[at],
+        labelled.groups[at],
+        {name: column[at] for name, column in labelled.extras.items()},
+    )
+
+
+def measure(predictions: Predictions, splits: tuple[str, ...]) -> dict[str, Any]:
+    """Returns AUROC, average precision and counts by head and split; null with one class only."""
+    found: dict[str, Any] = {}
+    for head in predictions.heads:
+        found[head] = {}
+        for split in splits:
+            labels, scores = predictions.head(head, predictions.of(head, split))
+            found[head][split] = {
+                "auroc": number(metrics.auroc(labels, scores)),
+                "auprc": number(metrics.auprc(labels, scores)),
+                "n": len(labels),
+                "n_positive": int(labels.sum()),
+            }
+    return found
+
+
+def _plots(head: TrainedHead, predictions: Predictions, split: str) -> dict[str, bytes]:
+    shown = {
+        name: predictions.head(name, predictions.of(name, split)) for name in predictions.heads
+    }
+    title = f"{split} split"
+    return {
+        "training_curve.png": plots.training_curve(head.curve),
+        "roc.png": plots.roc(shown, title),
+        "pr.png": plots.precision_recall(shown, title),
+        "calibration.png": plots.calibration(shown, title),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
