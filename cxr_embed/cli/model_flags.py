@@ -73,6 +73,7 @@ def model_settings(
         device=values.device,
         engine=values.engine,
         precision=values.precision,
+        batch_size=values.batch_size,
     )
 
 
