@@ -153,7 +153,9 @@ class ModelConfig:
 
     def as_dict(self) -> dict[str, Any] | None:
         """Returns what is set, for the fingerprint; None where everything is inferred."""
-        chosen = {k: v for k, v in asdict(self).items() if v not in (None, (), False) and k != "endpoint"}
+        chosen = {
+            k: v for k, v in asdict(self).items() if v not in (None, (), False) and k != "endpoint"
+        }
         if self.stages:
             chosen["stages"] = [
                 {k: _listed(v) for k, v in asdict(stage).items() if v not in (None, ())}

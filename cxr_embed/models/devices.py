@@ -70,6 +70,8 @@ class Placement:
         # TensorFlow's own rewriter does this for one CPU, XLA for a TPU, and nobody for a GPU.
         if self.precision == "bfloat16" and self.has_fixed_shapes and self.kind != "tpu":
             function = in_bfloat16(part)
+        elif self._xla or self._strategy is not None:
+            function = part.rebuilt()
         if self._xla:
             function = tf.function(function, jit_compile=True)
         if self._strategy is None:
@@ -146,6 +148,11 @@ def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Pla
     kind = "gpu" if gpus and wanted != "cpu" else "cpu"
     _set_precision(precision, kind)
     devices = [device.name for device in tf.config.list_logical_devices(kind.upper())]
+    if xla and len(devices) > 1:
+        raise UsageError(
+            f"xla in the model config is for one device and there are {len(devices)}: leave it "
+            "out, or show one only (CUDA_VISIBLE_DEVICES=0)"
+        )
     strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
     return Placement(kind, len(devices), precision, xla=xla, strategy=strategy)
 

@@ -26,7 +26,7 @@ _PRODUCTS = {
 _graphs = itertools.count()
 
 
-def in_bfloat16(part: GraphPart) -> Callable[[dict[str, Any]], Any]:
+def in_bfloat16(part: GraphPart) -> Callable[..., Any]:
     """Returns a part of a graph with its float32 products in bfloat16.
 
     Their operands are rounded and their results widened again. The weights stay where they are,
@@ -38,26 +38,7 @@ def in_bfloat16(part: GraphPart) -> Callable[[dict[str, Any]], Any]:
     Returns:
         A `tf.function` of tensors by name, to be called like `part`.
     """
-    tf = import_tensorflow()
-    function = part.function
-    definition = function.graph.as_graph_def()
-    _rewrite(definition)
-    _register(definition.library.function)
-    names = [tensor.name for tensor in function.inputs]
-    result = function.outputs[part.result_index].name
-
-    def call(inputs: dict[str, Any]) -> Any:
-        graph = tf.compat.v1.get_default_graph()
-        # Under a strategy a weight is one variable a device: its handle is this replica's.
-        captured = [getattr(item, "handle", item) for item in function.captured_inputs]
-        given = [inputs[name] for name in part.names]
-        tensors = [graph.capture(tensor) for tensor in [*given, *captured]]
-        feeds = dict(zip(names, tensors, strict=True))
-        return tf.graph_util.import_graph_def(
-            definition, input_map=feeds, return_elements=[result], name=""
-        )[0]
-
-    return tf.function(call)
+    return part.rebuilt(_rewrite)
 
 
 def _rewrite(definition: Any) -> None:
@@ -116,14 +97,3 @@ def _rename_calls(nodes: Iterable[Any], renamed: dict[str, str]) -> None:
             called = [value.func] if value.HasField("func") else list(value.list.func)
             for function in called:
                 function.name = renamed.get(function.name, function.name)
-
-
-def _register(functions: Iterable[Any]) -> None:
-    """Makes functions known to the process; importing a graph makes them known to that graph only.
-
-    There is no public call for it: this is what `tf.saved_model.load` itself does.
-    """
-    from tensorflow.python.eager import context
-
-    for function in functions:
-        context.context().add_function_def(function)

@@ -24,8 +24,8 @@ from cxr_embed.radiograph import Radiograph
 if TYPE_CHECKING:
     from cxr_embed.models import ModelSettings
 
-# Images a call and device. With one, every call on a CPU has the same shape, so an image's embedding
-# never depends on its neighbours, to the last bit; larger batches do not help a CPU anyway.
+# Images a call and device. With one, every call on a CPU has the same shape, so an image's
+# embedding never depends on its neighbours, to the last bit; more do not help a CPU anyway.
 _BEST_BATCH = {"cpu": 1, "gpu": 16, "tpu": 16}
 
 
