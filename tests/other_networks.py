@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cxr_embed.models.checkpoint_names import timm_names
 from cxr_embed.models.efficientnet import (
+    ARCHITECTURES,
     Architecture,
     Normalisation,
     convolutions,
@@ -15,7 +20,7 @@ from cxr_embed.models.efficientnet import (
     weight_layout,
     with_normalisation,
 )
-from cxr_embed.models.efficientnet_graph import FoldedEfficientNet
+from cxr_embed.models.safetensors_file import read_safetensors, write_safetensors
 from cxr_embed.models.weights import draw_uniform, random_weights
 
 Weights = dict[str, np.ndarray]
@@ -52,6 +57,8 @@ def disturbed_reference_weights(architecture: Architecture, size: int) -> Weight
 
 def ours(architecture: Architecture, weights: Weights, *batches: np.ndarray) -> list[np.ndarray]:
     """Runs our network, using the weights up, on pixels in 0..1 that are not normalised."""
+    from cxr_embed.models.efficientnet_graph import FoldedEfficientNet
+
     plain = with_normalisation(architecture, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     network = FoldedEfficientNet(plain, weights)
     return [network(images).numpy() for images in batches]
@@ -100,21 +107,45 @@ def run_keras(network: Any, images: np.ndarray) -> np.ndarray:
     return np.asarray(network(images * np.float32(255.0), training=False))
 
 
-def timm_network(architecture: Architecture, weights: Weights) -> Any:
-    """timm's `tf_efficientnet_*` with our weights, down to the pooled features."""
+def run_timm(
+    architecture: Architecture, weights: Weights, batches: list[np.ndarray], folder: Path
+) -> list[np.ndarray]:
+    """Runs timm's `tf_efficientnet_*` with our weights, down to the pooled features.
+
+    In a process of its own: torchvision, which timm imports, and TensorFlow may each bring their
+    own copy of a library, and crash in one process.
+    """
+    write_safetensors(folder / "weights.safetensors", weights)
+    np.savez(folder / "images.npz", *batches)
+    program = Path(__file__)
+    subprocess.run(
+        [sys.executable, str(program), architecture.name, str(folder)], check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    (folder / "weights.safetensors").unlink()
+    with np.load(folder / "features.npz") as features:
+        return list(features.values())
+
+
+def _run_timm_here(name: str, folder: Path) -> None:
     import timm
     import torch
 
-    name = f"tf_{architecture.name.replace('-', '_')}"
-    network = timm.create_model(name, pretrained=False, num_classes=0).eval()
-    state = {theirs: torch.from_numpy(as_torch(ours, weights[ours]))
-             for ours, theirs in timm_names(architecture).items()}  # fmt: skip
+    architecture = ARCHITECTURES[name]
+    weights = read_safetensors(folder / "weights.safetensors")
+    network = timm.create_model(f"tf_{name.replace('-', '_')}", pretrained=False, num_classes=0)
+    state = {
+        theirs: torch.from_numpy(_as_torch(ours, weights[ours]))
+        for ours, theirs in timm_names(architecture).items()
+    }
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}
-    network.load_state_dict(state | counters, strict=True)
-    return network
+    network.load_state_dict(state | counters, strict=True, assign=True)
+    with np.load(folder / "images.npz") as images:
+        features = [run_torch(network.eval(), batch) for batch in images.values()]
+    np.savez(folder / "features.npz", *features)
 
 
-def as_torch(name: str, array: np.ndarray) -> np.ndarray:
+def _as_torch(name: str, array: np.ndarray) -> np.ndarray:
     """(k, k, in, out) to (out, in, k, k); depthwise (k, k, c, 1) to (c, 1, k, k)."""
     if array.ndim != 4:
         return array.copy()
@@ -129,3 +160,7 @@ def run_torch(network: Any, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         result: np.ndarray = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     return result
+
+
+if __name__ == "__main__":
+    _run_timm_here(sys.argv[1], Path(sys.argv[2]))

@@ -8,6 +8,7 @@ Those marked `convert` need PyTorch, and run where it is installed:
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from other_networks import (
     keras_network,
     ours,
     run_keras,
+    run_timm,
     run_torch,
-    timm_network,
 )
 
 import cxr_embed
 from cxr_embed.fit import ModelInput, fit_image
-from cxr_embed.models.efficientnet import ARCHITECTURES, parameter_count
+from cxr_embed.models.efficientnet import ARCHITECTURES, Architecture, parameter_count
 
 B0 = ARCHITECTURES["efficientnet-b0"]
 L2 = ARCHITECTURES["efficientnet-l2"]
@@ -53,7 +54,7 @@ def test_b0_gives_kerass_features_at_even_and_odd_sizes(size: int) -> None:
 
 
 @pytest.mark.slow
-def test_l2_gives_kerass_features(record_property: Any) -> None:
+def test_l2_gives_kerass_features() -> None:
     """An odd size, as 475 is: the network itself halves it to even and odd ones."""
     weights = disturbed_reference_weights(L2, 75)
     network = keras_network(L2, 75, weights)
@@ -66,36 +67,34 @@ def test_l2_gives_kerass_features(record_property: Any) -> None:
     assert round((theirs - counted.statistics - head) / 1e6, 1) == 467.2
     del network
     (found,) = ours(L2, weights, images(75))
-    record_property("difference", difference(found, expected))
+    print("difference", difference(found, expected))
     assert difference(found, expected) < TOLERANCE
 
 
 @pytest.mark.convert
-def test_b0_gives_timms_features(record_property: Any) -> None:
-    pytest.importorskip("timm")
-    compare_with_timm(B0, arbitrary_weights(B0), record_property)
+def test_b0_gives_timms_features(tmp_path: Path) -> None:
+    compare_with_timm(B0, arbitrary_weights, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.convert
-def test_l2_gives_timms_features(record_property: Any) -> None:
-    pytest.importorskip("timm")
-    compare_with_timm(L2, disturbed_reference_weights(L2, 75), record_property)
+def test_l2_gives_timms_features(tmp_path: Path) -> None:
+    compare_with_timm(L2, lambda network: disturbed_reference_weights(network, 75), tmp_path)
 
 
-def compare_with_timm(architecture: Any, weights: Any, record_property: Any) -> None:
-    batches = images(64), images(75)
-    network = timm_network(architecture, weights)
-    expected = [run_torch(network, batch) for batch in batches]
-    del network
+def compare_with_timm(architecture: Architecture, make: Any, folder: Path) -> None:
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("could not import 'timm'")
+    batches, weights = [images(64), images(75)], make(architecture)
+    expected = run_timm(architecture, weights, batches, folder)
     for found, theirs in zip(ours(architecture, weights, *batches), expected, strict=True):
-        record_property("difference", difference(found, theirs))
+        print("difference", difference(found, theirs))
         assert difference(found, theirs) < TOLERANCE
 
 
 @pytest.mark.convert
 def test_trained_weights_give_the_logits_of_their_own_network(
-    real_radiographs: dict[str, Path], tmp_path: Path, record_property: Any
+    real_radiographs: dict[str, Path], tmp_path: Path
 ) -> None:
     """EfficientNet-Lite0 as trained on ImageNet, from its file to the exported model."""
     import tensorflow as tf
@@ -127,6 +126,6 @@ def test_trained_weights_give_the_logits_of_their_own_network(
     expected = run_torch(network, (batch - 0.5) / 0.5)
     assert expected.shape == (4, 1000)
     assert np.ptp(expected, axis=1).min() > 5  # it does tell classes apart
-    record_property("largest difference", float(np.abs(found - expected).max()))
+    print("largest difference", float(np.abs(found - expected).max()))
     assert np.abs(found - expected).max() < 1e-3
     assert (found.argmax(1) == expected.argmax(1)).all()
