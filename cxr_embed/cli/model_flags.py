@@ -76,6 +76,7 @@ def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.Mo
         engine=values.engine,
         precision=values.precision,
         revision=revision,
+        batch_size=values.batch_size,
     )
 
 

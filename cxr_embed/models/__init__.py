@@ -56,6 +56,7 @@ class ModelSettings:
         device: `auto`, `cpu`, `gpu` or `tpu`.
         engine: `tensorflow`, `openvino`, or `vertex` for an endpoint.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
+        batch_size: images per call that were asked for; 0 leaves the choice to the model.
         endpoint: the hosted endpoint to call in place of a local model.
         revision: of a model in a bucket, so that no worker takes another one than was started with.
     """
@@ -65,13 +66,14 @@ class ModelSettings:
     device: str = "auto"
     engine: str = "tensorflow"
     precision: str = "float32"
+    batch_size: int = 0
     endpoint: Endpoint | None = None
     revision: str = ""
 
     @classmethod
     def of_endpoint(cls, endpoint: Endpoint, config: ModelConfig) -> ModelSettings:
         """Returns the settings of a hosted model, which leave it nothing to choose."""
-        return cls(endpoint.name, config, "auto", "vertex", "hosted", endpoint)
+        return cls(endpoint.name, config, "auto", "vertex", "hosted", endpoint=endpoint)
 
     @property
     def local_path(self) -> str:

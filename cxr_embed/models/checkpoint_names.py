@@ -1,7 +1,9 @@
 """What published EfficientNet checkpoints call each weight of `efficientnet.weight_layout`.
 
 Sources: timm/models/_efficientnet_blocks.py and _efficientnet_builder.py; the variables that
-tensorflow/tpu, models/official/efficientnet creates, which Noisy Student's checkpoints share.
+tensorflow/tpu, models/official/efficientnet creates, which Noisy Student's checkpoints share; and
+efficientnet_pytorch/model.py of PyPI's efficientnet-pytorch, whose names efficientnet-lite-pytorch
+shares.
 """
 
 from __future__ import annotations
@@ -34,6 +36,28 @@ def timm_names(architecture: Architecture) -> dict[str, str]:
                 names[f"{block.name}/{ours}/kernel"] = f"{theirs}.{layer}.weight"
                 names[f"{block.name}/{ours}/bias"] = f"{theirs}.{layer}.bias"
     add("head", "conv_head", "bn2")
+    return names
+
+
+def efficientnet_pytorch_names(architecture: Architecture) -> dict[str, str]:
+    """Maps our names to those of PyPI's efficientnet-pytorch, without the classifier."""
+    names: dict[str, str] = {}
+
+    def add(ours: str, convolution: str, norm: str) -> None:
+        names[f"{ours}/kernel"] = f"{convolution}.weight"
+        names.update({f"{ours}/norm/{part}": f"{norm}.{_TIMM_NORM[part]}" for part in _TIMM_NORM})
+
+    add("stem", "_conv_stem", "_bn0")
+    for place, block in enumerate(expand_blocks(architecture)):
+        theirs = f"_blocks.{place}"
+        for step in _steps(block):
+            number = ("expand", "depthwise", "project").index(step)
+            add(f"{block.name}/{step}", f"{theirs}._{step}_conv", f"{theirs}._bn{number}")
+        if block.squeeze_channels:
+            for ours, layer in (("squeeze", "_se_reduce"), ("excite", "_se_expand")):
+                names[f"{block.name}/{ours}/kernel"] = f"{theirs}.{layer}.weight"
+                names[f"{block.name}/{ours}/bias"] = f"{theirs}.{layer}.bias"
+    add("head", "_conv_head", "_bn1")
     return names
 
 

@@ -1,8 +1,10 @@
 """Published EfficientNet weights: which file holds them, under which names.
 
-Read are timm's `tf_efficientnet_*` (`.safetensors`, `.pth`) and the TensorFlow checkpoints of the
-EfficientNet and Noisy Student authors. timm's `efficientnet_*` without `tf_` have the same shapes,
-but were trained with another padding and batch norm epsilon, so they give other numbers here.
+Read are timm's `tf_efficientnet_*` and efficientnet-pytorch's (`.safetensors`, `.pth`), the
+TensorFlow checkpoints of the EfficientNet and Noisy Student authors, and our own, a `.safetensors`
+file with the names and shapes of `weight_layout`, which may hold an `embedding/kernel`. timm's
+`efficientnet_*` without `tf_` have the same shapes, but were trained with another padding and
+batch norm epsilon, so they give other numbers here.
 """
 
 from __future__ import annotations
@@ -19,8 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.models.checkpoint_names import tensorflow_names, timm_names
+from cxr_embed.models.checkpoint_names import (
+    efficientnet_pytorch_names,
+    tensorflow_names,
+    timm_names,
+)
 from cxr_embed.models.efficientnet import (
+    EMBEDDING_KERNEL,
     Architecture,
     Normalisation,
     weight_layout,
@@ -35,6 +42,7 @@ Array = npt.NDArray[Any]
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _EMA = "/ExponentialMovingAverage"
 _TF_STEM = "/stem/conv2d/kernel"
+_OUR_STEM, _EFFICIENTNET_PYTORCH_STEM = "stem/kernel", "_conv_stem.weight"
 
 
 class _Tensor(NamedTuple):
@@ -48,13 +56,15 @@ def read_weights(path: Path, architecture: Architecture) -> Weights:
     """Reads trained weights.
 
     Args:
-        path: a `.safetensors` or `.pth` file of timm's, or a TensorFlow checkpoint: its prefix
-            (`…/model.ckpt`), one of its files, or its folder. If timm's `config.json` lies beside
+        path: a `.safetensors` or `.pth` file of timm's or efficientnet-pytorch's, our own
+            `.safetensors`, or a TensorFlow checkpoint: its prefix (`…/model.ckpt`), one of its
+            files, or its folder. If timm's `config.json` lies beside
             the file, the normalisation is taken from there, else it is the architecture's own.
         architecture: what the file should hold.
 
     Returns:
-        All weights of `weight_layout(architecture)`; a classifier in the file is left out.
+        All weights of `weight_layout(architecture)`, and of ours the `embedding/kernel`, where the
+        file holds one; a classifier in the file is left out.
 
     Raises:
         UsageError: no such file, another kind of file, or weights of another network.
@@ -65,31 +75,50 @@ def read_weights(path: Path, architecture: Architecture) -> Weights:
     elif not path.is_file():
         raise UsageError(f"--weights {path}: no such file, nor a TensorFlow checkpoint")
     elif path.suffix == ".safetensors":
-        found = dict(_from_timm(read_safetensors(path), architecture))
+        found = dict(_from_tensors(read_safetensors(path), architecture))
         architecture = _as_configured(path, architecture)
     elif path.suffix in _TORCH_SUFFIXES:
-        found = dict(_from_timm(_read_torch(path), architecture))
+        found = dict(_from_tensors(_read_torch(path), architecture))
         architecture = _as_configured(path, architecture)
     else:
         raise UsageError(
-            f"--weights {path} is of an unknown kind: pass timm's .safetensors or .pth, or a "
+            f"--weights {path} is of an unknown kind: pass a .safetensors or .pth file, or a "
             "TensorFlow checkpoint"
         )
     shapes = {name: tensor.shape for name, tensor in found.items()}
-    check_weights(architecture, shapes, source=f"--weights {path}")
+    size = _embedding_size(shapes)
+    check_weights(architecture, shapes, source=f"--weights {path}", embedding_size=size)
     arrays = {
         name: found[name].read().astype(np.float32, copy=False)
-        for name in weight_layout(architecture)
+        for name in weight_layout(architecture, size)
     }
     return Weights(architecture, arrays, source=path.name, trained=True)
 
 
-def _from_timm(
+def _embedding_size(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    shape = shapes.get(EMBEDDING_KERNEL, ())
+    return shape[-1] if shape else 0
+
+
+def _from_tensors(
     tensors: Mapping[str, Array], architecture: Architecture
 ) -> Iterator[tuple[str, _Tensor]]:
-    ours = {theirs: name for name, theirs in timm_names(architecture).items()}
+    """Yields the tensors of a file under our names, whoever named them there."""
+    if _OUR_STEM in tensors:
+        for name, array in tensors.items():
+            yield name, _Tensor(array.shape, functools.partial(np.asarray, array))
+    elif _EFFICIENTNET_PYTORCH_STEM in tensors:
+        yield from _from_torch(tensors, efficientnet_pytorch_names(architecture), "_fc.")
+    else:
+        yield from _from_torch(tensors, timm_names(architecture), "classifier.")
+
+
+def _from_torch(
+    tensors: Mapping[str, Array], names: Mapping[str, str], classifier: str
+) -> Iterator[tuple[str, _Tensor]]:
+    ours = {theirs: name for name, theirs in names.items()}
     for theirs, array in tensors.items():
-        if theirs.startswith("classifier.") or theirs.endswith(".num_batches_tracked"):
+        if theirs.startswith(classifier) or theirs.endswith(".num_batches_tracked"):
             continue
         name = ours.get(theirs, theirs)
         if name.endswith("/kernel") and array.ndim == 4:

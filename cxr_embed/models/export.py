@@ -91,8 +91,9 @@ def export_model(
         output_dir: the folder to write; must not exist, unless `overwrite`.
         architecture: a key of `ARCHITECTURES`.
         image_size: side of the input in pixels; 0 is the architecture's own.
-        embedding_size: floats of an embedding, made from the pooled features by a seeded
-            orthogonal projection; 0 gives the pooled features themselves.
+        embedding_size: floats of an embedding, made from the pooled features by the projection
+            that the weights bring, else by a seeded orthogonal one; 0 gives the pooled features
+            themselves.
         weights: `random`, or a file of trained weights; see `checkpoints.read_weights`.
         seed: of random weights and of the projection.
         overwrite: replace a model that is there. Anything else than a model stays untouched.
@@ -232,13 +233,25 @@ def _build(
             from cxr_embed.models.checkpoints import read_weights
 
             source = read_weights(Path(weights), network)
-        if embedding_size:
-            projection = orthogonal_projection(network.features, embedding_size, seed=seed)
-            source.arrays[EMBEDDING_KERNEL] = projection
+        _fit_projection(source, embedding_size, seed)
 
         from cxr_embed.models.servable import EmbeddingModule
 
         return EmbeddingModule(source.architecture, source.arrays, image_size), source
+
+
+def _fit_projection(source: Weights, size: int, seed: int) -> None:
+    """Leaves the projection out, keeps the one that the weights bring, or makes one."""
+    own = source.arrays.pop(EMBEDDING_KERNEL, None)
+    if own is not None and size not in (0, own.shape[1]):
+        raise UsageError(
+            f"--embedding_size {size}: the projection in {source.source} gives {own.shape[1]} "
+            f"floats: pass --embedding_size {own.shape[1]}, or 0 for the pooled features"
+        )
+    if size:
+        features = source.architecture.features
+        made = own if own is not None else orthogonal_projection(features, size, seed=seed)
+        source.arrays[EMBEDDING_KERNEL] = made
 
 
 def _save(module: Any, folder: Path) -> None:

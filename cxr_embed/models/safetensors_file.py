@@ -1,4 +1,4 @@
-"""Reads `.safetensors` files with NumPy alone, without copying.
+"""Reads and writes `.safetensors` files with NumPy alone; reads without copying.
 
 Format: https://huggingface.co/docs/safetensors, section "Format": eight bytes with the length of a
 JSON header, the header, then the tensors' bytes, little endian and row-major.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cxr_embed.errors import UsageError, one_line
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _BFLOAT16 = "BF16"
 _LENGTH_BYTES = 8
+_ALIGNMENT = 8
 # The format's own limit.
 _LARGEST_HEADER = 100_000_000
 
@@ -51,6 +53,24 @@ def read_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise UsageError(
             f"--weights {path} is no whole .safetensors file: {one_line(error)}"
         ) from error
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Writes float32 arrays by name, as they are: `check_weights` says what a reader expects.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    header, end = {}, 0
+    for name, array in tensors.items():
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array, "<f4").data)
 
 
 def _view(body: npt.NDArray[np.uint8], name: str, entry: dict[str, Any]) -> npt.NDArray[Any]:

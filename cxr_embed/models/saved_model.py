@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.fit import ModelInput
-from cxr_embed.models import inputs, tensorflow_runtime
+from cxr_embed.models import devices, inputs
 from cxr_embed.models.chain import Stage
 from cxr_embed.models.signature import (
     check_embedding_size,
@@ -23,18 +24,16 @@ from cxr_embed.radiograph import Radiograph
 if TYPE_CHECKING:
     from cxr_embed.models import ModelSettings
 
-_GPU_BATCH = 16
-
-# With a batch of one, every call has the same shape, so an image's embedding never depends on its
-# neighbours, to the last bit; larger batches do not help a CPU anyway.
-_CPU_BATCH = 1
+# Images a call and device. With one, every call on a CPU has the same shape, so an image's
+# embedding never depends on its neighbours, to the last bit; more do not help a CPU anyway.
+_BEST_BATCH = {"cpu": 1, "gpu": 16, "tpu": 16}
 
 
 class SavedModel:
     """A SavedModel, or a chain of them, that turns images into vectors; see `EmbeddingModel`.
 
-    Calls are one at a time: the model uses all cores by itself, and threads that fight over them
-    cost both time and memory.
+    Calls are one at a time: the model uses all cores or devices by itself, and threads that fight
+    over them cost both time and memory.
 
     Args:
         settings: what to load and where to run it.
@@ -46,16 +45,20 @@ class SavedModel:
     def __init__(self, settings: ModelSettings) -> None:
         config = settings.config
         self._config = config
-        self.device = tensorflow_runtime.choose_device(settings.device)
-        tensorflow_runtime.set_precision(settings.precision, self.device)
-        folders = settings.folders
-        self._stages = [Stage(*both) for both in zip(folders, config.chain, strict=True)]
+        placement = devices.choose(settings.device, settings.precision, xla=config.xla)
+        self.device = placement.name
+        best = settings.batch_size or _BEST_BATCH[placement.kind] * placement.replicas
+        batch = math.ceil(best / placement.replicas)
+        stages = zip(settings.folders, config.chain, strict=True)
+        self._stages = [Stage(*both, placement, batch) for both in stages]
         self._lock = threading.Lock()
         first, last = self._stages[0].wiring, self._stages[-1].wiring
         self.input = image_input(first, config)
         is_open = isinstance(self.input, ModelInput) and self.input.is_open
-        self.max_batch_size = 1 if is_open else first.batch
-        best = _GPU_BATCH if self.device == "gpu" else _CPU_BATCH
+        if is_open:  # images of many sizes do not stack
+            self._stages[0].take_one_at_a_time()
+        locked = None if first.batch is None else first.batch * placement.replicas
+        self.max_batch_size = 1 if is_open else locked
         self.best_batch_size = min(best, self.max_batch_size or best)
         said = None if config.stages else embedding_size(last, config)
         self.embedding_size = said or self._measure_embedding_size()

@@ -1,4 +1,4 @@
-"""TensorFlow itself: imported late and quietly, and asked which devices it sees."""
+"""TensorFlow itself, imported late and quietly."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import functools
 import os
 from collections.abc import Iterator
 from typing import Any
-
-from cxr_embed.errors import UsageError
 
 
 @functools.cache
@@ -45,36 +43,3 @@ def _quiet_stderr() -> Iterator[None]:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(nowhere)
-
-
-def choose_device(wanted: str) -> str:
-    """Returns `cpu` or `gpu`, and readies it.
-
-    Raises:
-        UsageError: a device that was asked for is absent.
-    """
-    tf = import_tensorflow()
-    gpus = tf.config.list_physical_devices("GPU")
-    if wanted == "tpu":
-        raise UsageError("--device=tpu: no TPU is usable here; pass --device=auto or cpu")
-    if wanted == "gpu" and not gpus:
-        raise UsageError(
-            "--device=gpu: TensorFlow sees no GPU here; install its CUDA libraries "
-            "(pip install 'tensorflow[and-cuda]'), look what TF_CPP_MIN_LOG_LEVEL=0 says, or pass "
-            "--device=cpu"
-        )
-    if wanted == "cpu":
-        with contextlib.suppress(RuntimeError):  # devices in use since an earlier model
-            tf.config.set_visible_devices([], "GPU")
-        return "cpu"
-    for gpu in gpus:
-        with contextlib.suppress(RuntimeError):
-            tf.config.experimental.set_memory_growth(gpu, True)
-    return "gpu" if gpus else "cpu"
-
-
-def set_precision(precision: str, device: str) -> None:
-    """Lets TensorFlow compute in bfloat16, or takes that back."""
-    tf = import_tensorflow()
-    option = "auto_mixed_precision" if device == "gpu" else "auto_mixed_precision_onednn_bfloat16"
-    tf.config.optimizer.set_experimental_options({option: precision == "bfloat16"})

@@ -162,7 +162,7 @@ class VertexModel:
 
 
 def _require_config(config: ModelConfig) -> None:
-    for name in ("signature", "input_name", "range", "preprocessing", "pooling", "stages"):
+    for name in ("signature", "input_name", "range", "preprocessing", "pooling", "stages", "xla"):
         if getattr(config, name):
             raise UsageError(
                 f"the model config sets {name}, which means nothing at an endpoint; known there: "

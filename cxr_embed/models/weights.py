@@ -183,7 +183,11 @@ def _stream(name: str, seed: int) -> np.random.PCG64:
 
 
 def check_weights(
-    architecture: Architecture, shapes: Mapping[str, tuple[int, ...]], *, source: str
+    architecture: Architecture,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    source: str,
+    embedding_size: int = 0,
 ) -> None:
     """Refuses weights that are not those of the architecture.
 
@@ -192,11 +196,12 @@ def check_weights(
         shapes: Name to shape of what was found, in the names of `weight_layout`; tensors that
             belong nowhere under the names of their file.
         source: The file, for the message.
+        embedding_size: Columns of the projection that is expected; 0 expects none.
 
     Raises:
         UsageError: With every kind of mismatch in one line: missing, unexpected, mis-shaped.
     """
-    layout = weight_layout(architecture)
+    layout = weight_layout(architecture, embedding_size)
     missing = [name for name in layout if name not in shapes]
     unexpected = [name for name in shapes if name not in layout]
     misshaped = [

@@ -11,9 +11,19 @@ import numpy as np
 import pytest
 
 from cxr_embed.errors import UsageError
-from cxr_embed.models.checkpoint_names import tensorflow_names, timm_names
+from cxr_embed.models.checkpoint_names import (
+    efficientnet_pytorch_names,
+    tensorflow_names,
+    timm_names,
+)
 from cxr_embed.models.checkpoints import read_weights
-from cxr_embed.models.efficientnet import ARCHITECTURES, IMAGENET, weight_layout
+from cxr_embed.models.efficientnet import (
+    ARCHITECTURES,
+    EMBEDDING_KERNEL,
+    IMAGENET,
+    weight_layout,
+)
+from cxr_embed.models.safetensors_file import write_safetensors as write_ours
 
 B0 = ARCHITECTURES["efficientnet-b0"]
 L2 = ARCHITECTURES["efficientnet-l2"]
@@ -122,6 +132,61 @@ def test_names_are_those_of_the_tensorflow_checkpoints() -> None:
     assert names["blocks/87/project/norm/mean"] == "blocks_87/tpu_batch_normalization_2/moving_mean"
     assert names["blocks/87/excite/bias"] == "blocks_87/se/conv2d_1/bias"
     assert names["head/kernel"] == "head/conv2d/kernel"
+
+
+def test_names_are_those_of_efficientnet_pytorch() -> None:
+    names = efficientnet_pytorch_names(L2)
+    assert set(names) == set(weight_layout(L2))
+    assert names["stem/norm/gamma"] == "_bn0.weight"
+    assert names["blocks/00/depthwise/norm/mean"] == "_blocks.0._bn1.running_mean"
+    assert names["blocks/87/expand/kernel"] == "_blocks.87._expand_conv.weight"
+    assert names["blocks/87/project/norm/beta"] == "_blocks.87._bn2.bias"
+    assert names["blocks/87/excite/bias"] == "_blocks.87._se_expand.bias"
+    assert names["head/norm/variance"] == "_bn1.running_var"
+
+
+def test_our_own_file(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:
+    write_ours(tmp_path / "own.safetensors", weights)
+    assert same(read_weights(tmp_path / "own.safetensors", LITE0).arrays, weights)
+    kernel = np.random.default_rng(1).random((1280, 12), np.float32)
+    write_ours(tmp_path / "head.safetensors", {EMBEDDING_KERNEL: kernel, **weights})
+    found = read_weights(tmp_path / "head.safetensors", LITE0)
+    assert same(found.arrays, {**weights, EMBEDDING_KERNEL: kernel})
+    write_ours(tmp_path / "odd.safetensors", {EMBEDDING_KERNEL: kernel[1:], **weights})
+    with pytest.raises(UsageError, match=r"embedding/kernel \(1279, 12\) instead of \(1280, 12\)"):
+        read_weights(tmp_path / "odd.safetensors", LITE0)
+
+
+def test_our_own_file_is_one_that_others_read(
+    tmp_path: Path, weights: dict[str, np.ndarray]
+) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    write_ours(tmp_path / "own.safetensors", weights)
+    assert same(dict(sorted(safetensors.load_file(tmp_path / "own.safetensors").items())),
+                dict(sorted(weights.items())))  # fmt: skip
+
+
+def test_a_projection_in_the_weights_is_exported(
+    tmp_path: Path, weights: dict[str, np.ndarray]
+) -> None:
+    import tensorflow as tf
+
+    from cxr_embed.models.export import export_model
+
+    kernel = np.random.default_rng(1).normal(size=(1280, 12)).astype(np.float32)
+    path = tmp_path / "own.safetensors"
+    write_ours(path, {**weights, EMBEDDING_KERNEL: kernel})
+    arguments = {"architecture": "efficientnet-lite0", "image_size": 32, "weights": path}
+    with pytest.raises(UsageError, match=r"own.safetensors gives 12 floats: pass --embedding_size"):
+        export_model(tmp_path / "wrong", embedding_size=4096, **arguments)
+    image = np.random.default_rng(2).random((1, 32, 32, 3), np.float32)
+    vectors = []
+    for size in (0, 12):
+        report = export_model(tmp_path / str(size), embedding_size=size, **arguments)
+        signature = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+        vectors.append(signature(image=image)["embedding"].numpy())
+    features, embedding = vectors
+    np.testing.assert_allclose(embedding, features @ kernel, rtol=1e-4, atol=1e-3)
 
 
 def test_timms_safetensors(tmp_path: Path, weights: dict[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""EfficientNet: its tables against the papers, its numbers against Keras's implementation."""
+"""EfficientNet: its tables against the papers. Its numbers: see test_against_others.py."""
 
 from __future__ import annotations
 
@@ -9,29 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from other_networks import arbitrary_weights
 
 from cxr_embed.models.efficientnet import (
     ARCHITECTURES,
     EMBEDDING_KERNEL,
-    Normalisation,
     convolutions,
     expand_blocks,
     folded_parameter_count,
     parameter_count,
     weight_layout,
-    with_normalisation,
 )
 
 B0 = ARCHITECTURES["efficientnet-b0"]
 L2 = ARCHITECTURES["efficientnet-l2"]
 LITE0 = ARCHITECTURES["efficientnet-lite0"]
-
-KERAS_NORM = {
-    "gamma": "gamma",
-    "beta": "beta",
-    "mean": "moving_mean",
-    "variance": "moving_variance",
-}
 
 
 def stages(name: str) -> list[tuple[int, int, int, int, int, int]]:
@@ -130,75 +122,6 @@ def test_folding_leaves_a_kernel_and_a_bias_for_each_convolution() -> None:
     assert folded_parameter_count(L2, 4096) == folded_parameter_count(L2) + 5504 * 4096
 
 
-def keras_names(convolution: str) -> tuple[str, str]:
-    """Names of Keras's convolution and batch norm layers."""
-    if convolution in ("stem", "head"):
-        part = {"stem": "stem", "head": "top"}[convolution]
-        return f"{part}_conv", f"{part}_bn"
-    prefix, _, step = convolution.rpartition("/")
-    block = next(block for block in expand_blocks(B0) if block.name == prefix)
-    theirs = f"block{block.stage + 1}{chr(ord('a') + block.index)}_"
-    return {
-        "expand": (f"{theirs}expand_conv", f"{theirs}expand_bn"),
-        "depthwise": (f"{theirs}dwconv", f"{theirs}bn"),
-        "squeeze": (f"{theirs}se_reduce", ""),
-        "excite": (f"{theirs}se_expand", ""),
-        "project": (f"{theirs}project_conv", f"{theirs}project_bn"),
-    }[step]
-
-
-def give_keras_our_weights(network: Any, weights: dict[str, np.ndarray]) -> None:
-    for item in convolutions(B0):
-        convolution, norm = keras_names(item.name)
-        kernel = weights[f"{item.name}/kernel"]
-        if item.normalised:
-            network.get_layer(convolution).set_weights([kernel])
-            network.get_layer(norm).set_weights(
-                [weights[f"{item.name}/norm/{part}"] for part in KERAS_NORM]
-            )
-        else:
-            network.get_layer(convolution).set_weights([kernel, weights[f"{item.name}/bias"]])
-
-
-def arbitrary_weights() -> dict[str, np.ndarray]:
-    """Every number random, batch norm's and the biases too, with a signal that stays alive."""
-    source = np.random.default_rng(7)
-    weights = {}
-    for name, shape in weight_layout(B0).items():
-        if name.endswith("/kernel"):
-            fan_in = np.prod(shape[:2]) if "/depthwise/" in name else np.prod(shape[:3])
-            values = source.normal(0.0, np.sqrt(2.0 / fan_in), shape)
-        elif name.endswith(("/variance", "/gamma")):
-            values = source.uniform(0.5, 1.5, shape)
-        else:
-            values = source.normal(0.0, 0.3, shape)
-        weights[name] = values.astype(np.float32)
-    return weights
-
-
-@pytest.mark.parametrize("size", [64, 75])
-def test_b0_gives_kerass_numbers_at_even_and_odd_sizes(size: int) -> None:
-    """The padding of strided convolutions depends on the parity of what they see."""
-    import keras
-
-    from cxr_embed.models.efficientnet_graph import FoldedEfficientNet
-
-    weights = arbitrary_weights()
-    theirs = keras.applications.EfficientNetB0(
-        include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3)
-    )
-    give_keras_our_weights(theirs, weights)
-    # Keras divides by 255 itself; its Normalization layer, not adapted, is the identity.
-    plain = with_normalisation(B0, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
-    ours = FoldedEfficientNet(plain, weights)
-
-    images = np.random.default_rng(size).random((2, size, size, 3), np.float32)
-    expected = np.asarray(theirs(images * 255.0, training=False))
-    found = ours(images).numpy()
-    assert found.shape == (2, 1280)
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-
-
 def test_the_mean_is_subtracted_before_the_stem_pads() -> None:
     """An image of the mean colour is all zeros to the stem, up to its very border."""
     from cxr_embed.models import efficientnet_graph
@@ -224,27 +147,7 @@ def test_folding_uses_the_weights_up() -> None:
     """A network of 2 GB must not be in memory twice."""
     from cxr_embed.models.efficientnet_graph import FoldedEfficientNet
 
-    weights = arbitrary_weights()
+    weights = arbitrary_weights(B0)
     network = FoldedEfficientNet(B0, weights)
     assert weights == {}
     assert sum(int(np.prod(item.shape)) for item in network.variables) == folded_parameter_count(B0)
-
-
-@pytest.mark.slow
-def test_l2_has_the_shapes_of_kerass_generator() -> None:
-    from keras.src.applications.efficientnet import EfficientNet
-
-    theirs = EfficientNet(
-        4.3, 5.3, 475, include_top=False, weights=None, input_shape=(64, 64, 3), name="l2"
-    )
-    shapes = sorted(
-        tuple(weight.shape)
-        for layer in theirs.layers
-        if "normalization" not in layer.name
-        for weight in layer.weights
-    )
-    ours = sorted(
-        shape if "/depthwise/kernel" not in name else (*shape[:2], shape[2], 1)
-        for name, shape in weight_layout(L2).items()
-    )
-    assert ours == shapes

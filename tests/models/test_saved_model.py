@@ -106,14 +106,30 @@ def test_openvino_agrees_with_tensorflow(small_model: Path) -> None:
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.99999
 
 
+def test_an_image_has_the_same_bytes_each_time_and_nearly_so_in_any_batch(
+    small_model: Path,
+) -> None:
+    """Runs on a CPU take one image a call, so that theirs are the same bytes."""
+    model = models.load(ModelSettings(str(small_model)))
+    assert model.best_batch_size == 1
+    batch = images(5, (64, 64, 3))
+    alone = np.concatenate([model.embed(batch[n : n + 1]) for n in range(5)])
+    again = np.concatenate([model.embed(batch[n : n + 1]) for n in reversed(range(5))])[::-1]
+    np.testing.assert_array_equal(again, alone)
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3], [3, 3, 3]):
+        found = model.embed(batch[order])
+        assert np.abs(found - alone[order]).max() <= 1e-5 * np.abs(alone).max()
+
+
 @pytest.mark.parametrize("device", ["gpu", "tpu"])
 def test_a_device_that_is_absent_is_an_error(make_model: Maker, device: str) -> None:
     import tensorflow as tf
 
     if tf.config.list_physical_devices(device.upper()):
         pytest.skip(f"this machine has a {device}")
-    with pytest.raises(UsageError, match=f"--device={device}"):
-        models.load(ModelSettings(make_model(), device=device))
+    for precision in models.PRECISIONS:
+        with pytest.raises(UsageError, match=f"--device={device}: TensorFlow sees no"):
+            models.load(ModelSettings(make_model(), device=device, precision=precision))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"this is no protocol buffer"])
