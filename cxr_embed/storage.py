@@ -57,6 +57,24 @@ def list_files(folder: str) -> Iterator[Entry]:
     if is_remote(folder):
         yield from _list_bucket(folder)
         return
+    for directory, below, names in _walk(folder):
+        with os.scandir(directory) as entries:
+            sizes = {e.name: _size(e) for e in entries if not e.is_dir()}
+        for name in names:
+            yield Entry(f"{below}{name}", sizes.get(name, 0))
+
+
+def list_paths(folder: str) -> Iterator[str]:
+    """Yields the paths that `list_files` does, faster: no file is asked for its size."""
+    if is_remote(folder):
+        yield from (entry.path for entry in _list_bucket(folder))
+        return
+    for _, below, names in _walk(folder):
+        yield from (f"{below}{name}" for name in names)
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yields each folder, its path below the first one up to the last slash, its files' names."""
     seen: set[tuple[int, int]] = set()
     for directory, subfolders, names in os.walk(folder, followlinks=True):
         status = Path(directory).stat()
@@ -65,10 +83,7 @@ def list_files(folder: str) -> Iterator[Entry]:
             continue
         seen.add((status.st_dev, status.st_ino))
         below = os.path.relpath(directory, folder)
-        with os.scandir(directory) as entries:
-            sizes = {e.name: _size(e) for e in entries if not e.is_dir()}
-        for name in names:
-            yield Entry(name if below == "." else f"{below}/{name}", sizes.get(name, 0))
+        yield directory, "" if below == "." else f"{below}/", names
 
 
 def _size(entry: os.DirEntry[str]) -> int:
