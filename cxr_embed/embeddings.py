@@ -5,24 +5,21 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from cxr_embed.datasets import labels as label_tables
 from cxr_embed.datasets.mimic_paths import mimic_ids
-from cxr_embed.datasets.parts import Filtered, Names, Part, open_parts
-from cxr_embed.datasets.similarity import cosine_nearest
+from cxr_embed.datasets.parts import Filtered, Part, open_parts, read_parts
+from cxr_embed.datasets.vectors import cosine_nearest, normalise
 from cxr_embed.errors import UsageError
+from cxr_embed.records import utf8_text
 from cxr_embed.sources import RECORD_SUFFIX, dicom_id
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# More than two get into each other's way: opening a small file is mostly Python.
-_READERS = 2
 
 
 class Neighbour(NamedTuple):
@@ -159,8 +156,8 @@ class Embeddings:
         found = [mimic_ids(image_id) for image_id in self.image_ids]
         return pandas.DataFrame(
             {
-                "dicom_id": pandas.array(self.ids, "str"),
-                "image_id": pandas.array(self.image_ids, "str"),
+                "dicom_id": pandas.array([utf8_text(name) for name in self.ids], "str"),
+                "image_id": pandas.array([utf8_text(name) for name in self.image_ids], "str"),
                 "subject_id": pandas.array([i and i.subject_id for i in found], "Int64"),
                 "study_id": pandas.array([i and i.study_id for i in found], "Int64"),
                 "embedding": pandas.Series(list(self.values), dtype=object),
@@ -256,13 +253,11 @@ def load_embeddings(
     path = os.fspath(path)
     wanted = None if ids is None else frozenset(ids)
     with open_parts(path, wanted) as found:
-        parts = list(found.parts)
+        parts: list[Part] = list(found.parts)
         if wanted is not None:
             parts = [Filtered(part, wanted) for part in parts]
         values = _allocate(sum(part.rows for part in parts), found.embedding_size)
-        names = _read_all(parts, values)
-    dicom_ids = [name for part in names for name in part.dicom_ids]
-    image_ids = [name for part in names for name in part.image_ids]
+        dicom_ids, image_ids = read_parts(parts, values)
     if wanted is not None and missing == "error":
         absent = sorted(wanted.difference(dicom_ids))
         if absent:
@@ -271,24 +266,6 @@ def load_embeddings(
                 f"{absent[0]}; missing='ignore' leaves them out"
             )
     return Embeddings(dicom_ids, image_ids, values)
-
-
-def normalise(values: np.ndarray) -> np.ndarray:
-    """Scales rows to length 1 (L2) in place; rows of zeros stay as they are."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-    values /= np.where(lengths > 0, lengths, 1)[:, None].astype(np.float32)
-    return values
-
-
-def _read_all(parts: Sequence[Part], values: np.ndarray) -> list[Names]:
-    stops = np.cumsum([part.rows for part in parts])
-
-    def read(number: int) -> Names:
-        part: Any = parts[number]
-        return part.read(values[stops[number] - part.rows : stops[number]])
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, range(len(parts))))
 
 
 def _allocate(rows: int, columns: int) -> np.ndarray:

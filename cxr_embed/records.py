@@ -115,6 +115,13 @@ def decode_image_id(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+def utf8_text(text: str) -> str:
+    """Returns text that every other program can hold: other bytes are spelt out."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def locate_features(data: bytes) -> tuple[list[Span], list[Span]]:
     """Finds the two features in a serialized `tf.train.Example`.
 

@@ -10,11 +10,12 @@ import fnmatch
 import functools
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 try:
     import fcntl
@@ -169,8 +170,42 @@ def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
             # The lock lives as long as the writer, so a killed writer's file is recognised.
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            file.write(data)
+            rest = memoryview(data)
+            while rest:  # a disk that is filling up takes a part
+                rest = rest[file.write(rest) :]
             temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def open_whole(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file to be written piece by piece that appears whole or not at all.
+
+    For files too large for memory; what is written can be read back before the context ends.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with _as_oserror(path):
+                _blob(path).upload_from_file(file, checksum="crc32c")
+        return
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("x+b") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+            file.flush()
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

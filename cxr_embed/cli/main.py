@@ -13,6 +13,7 @@ from cxr_embed.errors import UsageError, one_line
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("cxr_embed.cli.run", "the main job: images in, one .tfrecord each out"),
     "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
+    "pack": ("cxr_embed.cli.pack", "embeddings into Parquet, .npz or TFRecord shards"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 

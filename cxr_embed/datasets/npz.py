@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
+from cxr_embed.datasets.mimic_paths import mimic_ids
 from cxr_embed.datasets.parts import Names, Parts
 from cxr_embed.errors import UsageError, one_line
 
 ID_ARRAY, IMAGE_ARRAY, EMBEDDING_ARRAY = "dicom_id", "image_id", "embedding"
-ROWS_PER_PART = 2048
+NOT_MIMIC = -1
+ROWS_PER_PART = 1024
 
 _LOCAL_HEADER = 30
 
@@ -79,7 +82,7 @@ def _array(file: str, name: str) -> np.ndarray:
     with Path(file).open("rb") as raw:
         raw.seek(member.header_offset)
         local = raw.read(_LOCAL_HEADER)
-        start = member.header_offset + _LOCAL_HEADER + sum(np.frombuffer(local[26:30], "<u2"))
+        start = member.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", local[26:30]))
     if dtype.hasobject:
         raise ValueError(f"{name} holds objects")
     return np.memmap(file, dtype, "r", int(start) + header, shape, "F" if fortran else "C")
@@ -93,30 +96,37 @@ def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def write_npz(
-    file: BinaryIO, names: Names, values: Iterator[np.ndarray], dtype: str, embedding_size: int
+    file: IO[bytes], blocks: Iterable[tuple[Names, np.ndarray]], shape: tuple[int, int], dtype: str
 ) -> None:
     """Writes an .npz file in one stream, uncompressed; the same rows always give the same bytes.
 
     Args:
         file: where to; must be able to seek.
-        names: of all rows.
-        values: the rows, some at a time.
+        blocks: the rows, some at a time.
+        shape: of the whole matrix.
         dtype: `float32` or `float16`.
-        embedding_size: floats in an embedding.
     """
+    dicom_ids: list[str] = []
+    image_ids: list[str] = []
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, texts in ((ID_ARRAY, names.dicom_ids), (IMAGE_ARRAY, names.image_ids)):
-            with _member(archive, name) as stream:
-                np.lib.format.write_array(stream, np.array(texts, dtype=np.str_))
         with _member(archive, EMBEDDING_ARRAY) as stream:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-                "fortran_order": False,
-                "shape": (len(names.dicom_ids), embedding_size),
-            }
+            descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(stream, header)
-            for block in values:
+            for names, block in blocks:
                 stream.write(np.ascontiguousarray(block, dtype).reshape(-1).view(np.uint8).data)
+                dicom_ids += names.dicom_ids
+                image_ids += names.image_ids
+        found = [mimic_ids(image_id) or (NOT_MIMIC, NOT_MIMIC) for image_id in image_ids]
+        columns = {
+            ID_ARRAY: np.array(dicom_ids, np.str_),
+            IMAGE_ARRAY: np.array(image_ids, np.str_),
+            "subject_id": np.array([ids[0] for ids in found], np.int64),
+            "study_id": np.array([ids[1] for ids in found], np.int64),
+        }
+        for name, array in columns.items():
+            with _member(archive, name) as stream:
+                np.lib.format.write_array(stream, array)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> Any:

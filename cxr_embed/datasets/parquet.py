@@ -11,6 +11,7 @@ import numpy as np
 from cxr_embed.datasets.mimic_paths import mimic_ids
 from cxr_embed.datasets.parts import Names, Parts
 from cxr_embed.errors import UsageError, one_line
+from cxr_embed.records import utf8_text
 
 ID_COLUMN, IMAGE_COLUMN, EMBEDDING_COLUMN = "dicom_id", "image_id", "embedding"
 
@@ -145,8 +146,8 @@ def encode_parquet(names: Names, values: np.ndarray, schema: Any) -> bytes:
     flat = pa.array(values.reshape(-1), schema.field(EMBEDDING_COLUMN).type.value_type)
     table = pa.table(
         [
-            pa.array(names.dicom_ids, pa.string()),
-            pa.array(names.image_ids, pa.string()),
+            pa.array([utf8_text(name) for name in names.dicom_ids], pa.string()),
+            pa.array([utf8_text(name) for name in names.image_ids], pa.string()),
             pa.array([i.subject_id if i else None for i in ids], pa.int64()),
             pa.array([i.study_id if i else None for i in ids], pa.int64()),
             pa.FixedSizeListArray.from_arrays(flat, values.shape[1]),

@@ -11,7 +11,8 @@ import contextlib
 import re
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
@@ -23,6 +24,10 @@ from cxr_embed.outputs import RUNS_FOLDER
 from cxr_embed.sources import RECORD_SUFFIX
 
 PARQUET_SUFFIX, NPZ_SUFFIX = ".parquet", ".npz"
+
+# More than two get into each other's way: opening a small file is mostly Python.
+_READERS = 2
+
 _SUFFIXES = (RECORD_SUFFIX, PARQUET_SUFFIX, NPZ_SUFFIX)
 
 # What `pack` names its files; Hugging Face's and TensorFlow's custom.
@@ -63,12 +68,14 @@ class Parts:
         kind: `records`, `parquet`, `npz` or `tfrecord`.
         embedding_size: floats in an embedding.
         parts: in the order of their files' names.
+        files: all files' paths below `path`, sorted.
     """
 
     path: str
     kind: str
     embedding_size: int
     parts: Sequence[Part]
+    files: Sequence[str] = ()
 
     @property
     def rows(self) -> int:
@@ -108,6 +115,26 @@ def _chosen(names: list[str], keep: np.ndarray) -> list[str]:
     return [name for name, is_wanted in zip(names, keep, strict=True) if is_wanted]
 
 
+def read_parts(parts: Sequence[Part], values: np.ndarray) -> Names:
+    """Reads all rows of some parts into `values`, float32 of shape (rows, d).
+
+    Raises:
+        UsageError: something in them is damaged, or an embedding has another size.
+    """
+    stops = np.cumsum([part.rows for part in parts])
+
+    def read(number: int) -> Names:
+        part = parts[number]
+        return part.read(values[stops[number] - part.rows : stops[number]])
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        names = list(pool.map(read, range(len(parts))))
+    return Names(
+        [name for part in names for name in part.dicom_ids],
+        [name for part in names for name in part.image_ids],
+    )
+
+
 @contextlib.contextmanager
 def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]:
     """Finds out what lies at `path`.
@@ -123,7 +150,9 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
     Raises:
         UsageError: nothing there, or it cannot be used.
     """
-    names = sorted(_embedding_files(path))
+    files = sorted(_embedding_files(path))
+    is_file = len(files) == 1 and _is_file(path)
+    names = [path] if is_file else [storage.join(path, file) for file in files]
     kinds = {_kind(name) for name in names}
     if not names:
         raise UsageError(
@@ -136,11 +165,12 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
     if kind == "records":
         from cxr_embed.datasets.record_files import record_parts
 
-        yield record_parts(path, names, ids)
+        yield replace(record_parts(path, names, ids), files=files)
         return
-    refuse_unfinished(path, names)
-    with _local(names) as files:
-        yield _packed_parts(path, kind, files)
+    if not is_file:
+        refuse_unfinished(path, files)
+    with _local(names) as local:
+        yield replace(_packed_parts(path, kind, local), files=files)
 
 
 def _packed_parts(path: str, kind: str, files: list[str]) -> Parts:
@@ -158,16 +188,18 @@ def _packed_parts(path: str, kind: str, files: list[str]) -> Parts:
 
 
 def _embedding_files(path: str) -> Iterator[str]:
-    """Yields the files that may hold embeddings: `path` itself, or those below it."""
-    if path.endswith(_SUFFIXES) and _is_file(path):
-        yield path
+    """Yields the files that may hold embeddings: below `path`, or the name of `path` itself."""
+    if _is_file(path):
+        yield path.rpartition("/")[2]
         return
     for below in storage.list_paths(path):
         if below.endswith(_SUFFIXES) and not below.startswith(f"{RUNS_FOLDER}/"):
-            yield storage.join(path, below)
+            yield below
 
 
 def _is_file(path: str) -> bool:
+    if not path.endswith(_SUFFIXES):
+        return False
     return storage.exists(path) if storage.is_remote(path) else Path(path).is_file()
 
 
@@ -187,7 +219,7 @@ def refuse_unfinished(path: str, names: Sequence[str]) -> None:
             key = (str(PurePosixPath(name).parent), int(shard[2]))
             found[key] = found.get(key, 0) + 1
     for (_, expected), number in found.items():
-        if len(names) > 1 and number != expected:
+        if number != expected:
             raise UsageError(
                 f"{path} is not whole: {number} of {expected} shards; run cxr-embed pack again"
             )

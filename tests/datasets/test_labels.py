@@ -68,9 +68,7 @@ def test_a_study_labels_all_its_images() -> None:
 def test_the_column_that_names_the_most_images_is_the_key(tmp_path: Path) -> None:
     table = read_table(_csv(tmp_path, "c,path,label\na,files/p10/a.jpg,1\n,p11/b.jpg,0\n"))
     assert key_column(table, IDS) == "path"
-    with pytest.raises(
-        UsageError, match=r"no column .* names an image by its URI"
-    ):
+    with pytest.raises(UsageError, match=r"no column .* names an image by its URI"):
         key_column(table, ["z"])
 
 

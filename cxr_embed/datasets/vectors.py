@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine, block by block: no index, no second copy of the matrix."""
+"""Arithmetic on rows of embeddings, block by block: no index, no second copy of the matrix."""
 
 from __future__ import annotations
 
@@ -36,3 +36,10 @@ def cosine_nearest(
     order = np.argsort(-alike, kind="stable")[:k]
     rows = order if skip is None else order + (order >= skip)
     return rows, alike[order]
+
+
+def normalise(values: np.ndarray) -> np.ndarray:
+    """Scales rows to length 1 (L2) in place; rows of zeros stay as they are."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+    values /= np.where(lengths > 0, lengths, 1)[:, None].astype(np.float32)
+    return values
