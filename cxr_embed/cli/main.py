@@ -14,6 +14,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "run": ("cxr_embed.cli.run", "the main job: images in, one .tfrecord each out"),
     "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
     "pack": ("cxr_embed.cli.pack", "embeddings into Parquet, .npz or TFRecord shards"),
+    "verify": ("cxr_embed.cli.verify", "looks for torn, missing, doubled or odd embeddings"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 

@@ -183,7 +183,9 @@ def _write_words(wanted: Pack, config: OutputConfig | None, result: Result) -> N
             manifests=manifests,
         )
     )
-    storage.write_whole(storage.join(wanted.output_path, CARD_NAME), card.encode())
+    path = storage.join(wanted.output_path, CARD_NAME)
+    if not storage.exists(path):  # the owner may have filled in the licence
+        storage.write_whole(path, card.encode())
     if config:
         write_output_config(wanted.output_path, config)
     for name in (CARD_NAME, PLAN_NAME, *([CONFIG_NAME] if config else [])):
