@@ -47,6 +47,7 @@ bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	PYTHONPATH=scripts $(BIN)/python benchmarks/reading.py --write
 	$(BIN)/python benchmarks/inference_step.py --write
+	$(BIN)/python benchmarks/reading_back.py --write
 
 clean: ## removes the environment and all that was made
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,6 +32,7 @@ def test_every_command_and_example_runs(page: Path, tmp_path: Path, small_model:
         path = tmp_path / f"radiographs/{number}.dcm"
         path.write_bytes(make_dicom(np.roll(GRADIENT, 900 * number)))
     (tmp_path / "my_model").symlink_to(small_model)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     blocks = FENCE.findall(page.read_text())
     if page.name == "outputs.md":  # it shows how to read what the other pages write
