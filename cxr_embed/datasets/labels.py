@@ -87,16 +87,19 @@ def column_texts(column: pd.Series) -> list[str]:
 def key_column(table: pd.DataFrame, dicom_ids: Sequence[str]) -> str:
     """Returns the column whose values name the most images.
 
+    Columns of numbers count only where no text does: labels are numbers, and images may be, too.
+
     Raises:
         UsageError: none of them names one.
     """
     known = set(dicom_ids)
-    counts = {
-        str(name): sum(_id_of(key) in known for key in column_texts(table[name]))
-        for name in table.columns
-    }
+    counts: dict[str, tuple[bool, int]] = {}
+    for name in table.columns:
+        named = {_id_of(key) for key in column_texts(table[name])} & known
+        is_text = table[name].dtype.kind not in "iufb"
+        counts[str(name)] = (bool(named) and is_text, len(named))
     best = max(counts, key=lambda name: counts[name], default="")
-    if not best or not counts[best]:
+    if not best or not counts[best][1]:
         example = f"{next(iter(dicom_ids), '')!r}"
         raise UsageError(
             f"no column of the labels ({one_line(', '.join(counts))}) names an image by its URI, "

@@ -72,6 +72,14 @@ def test_the_column_that_names_the_most_images_is_the_key(tmp_path: Path) -> Non
         key_column(table, ["z"])
 
 
+def test_labels_that_look_like_images_are_not_the_key() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"effusion": [0, 1, 2], "file": ["0.jpg", "5.dcm", "1.dcm"]})
+    assert key_column(frame, ["0", "1", "2"]) == "file"
+    assert key_column(frame[["effusion"]], ["0", "1", "2"]) == "effusion"
+
+
 def test_ids_keep_their_leading_zeros(tmp_path: Path) -> None:
     table = read_table(_csv(tmp_path, "id,label\n007,1\n12,0\n"))
     assert table["id"].tolist() == ["007", "12"]
