@@ -12,7 +12,6 @@ import numpy as np
 
 from cxr_embed import storage
 from cxr_embed.datasets.findings import Finding
-from cxr_embed.datasets.parts import Names
 from cxr_embed.datasets.record_decoder import RecordDecoder, WrongSize
 from cxr_embed.datasets.record_files import read_files, record_name, row_bytes
 from cxr_embed.records import BadRecord, decode_record, unframe
@@ -25,6 +24,7 @@ class Seen(NamedTuple):
     """An embedding that was looked at: where, of what, and a hash of its floats."""
 
     path: str
+    dicom_id: str
     image_id: str
     floats: tuple[int, bytes]
 
@@ -64,22 +64,22 @@ def check_records(
     decoder = RecordDecoder(size)
     values = np.empty((len(paths), max(size, 1)), np.float32)
     rows = row_bytes(values)
-    good: list[tuple[str, str]] = []
+    good: list[tuple[str, str, str]] = []
     findings: list[Finding] = []
     row = next(rows)
     for path, data in zip(paths, read_files([storage.join(folder, p) for p in paths]), strict=True):
         image_id, problem = _decode(path, data, decoder, row)
         if problem is None and sums is not None and isinstance(data, bytes):
             problem = _check_sum(path, data, sums)
-        if problem is None and record_name(path) != dicom_id(image_id):
+        name = record_name(path)
+        if problem is None and name != dicom_id(image_id):
             problem = Finding("wrong_name", path, f"it holds {image_id}")
         if problem is not None:
             findings.append(problem)
             continue
-        good.append((path, image_id))
+        good.append((path, name, image_id))
         row = next(rows, row)
-    names = Names([path for path, _ in good], [image_id for _, image_id in good])
-    checked = check_rows(names, values[: len(good)])
+    checked = check_rows(good, values[: len(good)])
     return Checked(checked.seen, findings + checked.findings)
 
 
@@ -107,18 +107,18 @@ def _check_sum(path: str, data: bytes, sums: Mapping[str, str]) -> Finding | Non
     return Finding("sum_mismatch", path)
 
 
-def check_rows(names: Names, values: np.ndarray) -> Checked:
+def check_rows(names: Sequence[tuple[str, str, str]], values: np.ndarray) -> Checked:
     """Looks at embeddings.
 
     Args:
-        names: paths below the output (of packed ones: their file's) and image ids.
+        names: path below the output (of packed ones: their file's), dicom id and image id of each.
         values: float32 of shape (n, d).
     """
     is_finite = np.isfinite(values).all(axis=1)
     is_constant = (values == values[:, :1]).all(axis=1) & (values.shape[1] > 1)
     seen: list[Seen] = []
     findings: list[Finding] = []
-    for row, (path, image_id) in enumerate(zip(*names, strict=True)):
+    for row, (path, name, image_id) in enumerate(names):
         if not is_finite[row]:
             findings.append(Finding("not_finite", path, image_id))
         elif is_constant[row]:
@@ -126,7 +126,9 @@ def check_rows(names: Names, values: np.ndarray) -> Checked:
         else:
             floats = values[row].view(np.uint8)
             # 96 bits: enough for millions, at a hundredth of a real hash's cost.
-            seen.append(Seen(path, image_id, (google_crc32c.value(floats), floats[:8].tobytes())))
+            seen.append(
+                Seen(path, name, image_id, (google_crc32c.value(floats), floats[:8].tobytes()))
+            )
     return Checked(seen, findings)
 
 
@@ -140,12 +142,11 @@ def compare(seen: Sequence[Seen]) -> Iterator[Finding]:
     image_of: dict[str, str] = {}
     id_of: dict[str, str] = {}
     floats_of: dict[tuple[int, bytes], str] = {}
-    for path, image_id, floats in seen:
+    for path, name, image_id, floats in seen:
         if image_id in image_of:
             yield Finding("doubled", path, f"{image_of[image_id]} holds {image_id}, too")
             continue
         image_of[image_id] = path
-        name = dicom_id(image_id)
         if name in id_of:
             yield Finding("same_id", path, f"{image_id} and {id_of[name]}")
         if floats in floats_of:

@@ -13,7 +13,7 @@ from cxr_embed.datasets import inputs
 from cxr_embed.datasets.card import read_manifests
 from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare, usual_size
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
-from cxr_embed.datasets.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME, Names, open_parts
+from cxr_embed.datasets.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME, open_parts
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import CONFIG_NAME, OutputConfig, differences, read_output_config
@@ -180,8 +180,8 @@ class _Walk:
                 self._found.add("wrong_size", file, sizes)
             for part in opened.parts:
                 values = np.empty((part.rows, opened.embedding_size), np.float32)
-                image_ids = part.read(values).image_ids
-                checked = check_rows(Names([file] * part.rows, image_ids), values)
+                names = part.read(values)
+                checked = check_rows([(file, *both) for both in zip(*names, strict=True)], values)
                 seen += checked.seen
                 self._found.extend(checked.findings)
                 self._found.embeddings += part.rows
