@@ -151,7 +151,7 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
         UsageError: nothing there, or it cannot be used.
     """
     files = sorted(_embedding_files(path))
-    is_file = len(files) == 1 and _is_file(path)
+    is_file = len(files) == 1 and is_embedding_file(path)
     names = [path] if is_file else [storage.join(path, file) for file in files]
     kinds = {_kind(name) for name in names}
     if not names:
@@ -189,7 +189,7 @@ def _packed_parts(path: str, kind: str, files: list[str]) -> Parts:
 
 def _embedding_files(path: str) -> Iterator[str]:
     """Yields the files that may hold embeddings: below `path`, or the name of `path` itself."""
-    if _is_file(path):
+    if is_embedding_file(path):
         yield path.rpartition("/")[2]
         return
     for below in storage.list_paths(path):
@@ -197,7 +197,8 @@ def _embedding_files(path: str) -> Iterator[str]:
             yield below
 
 
-def _is_file(path: str) -> bool:
+def is_embedding_file(path: str) -> bool:
+    """Whether a path is one file that may hold embeddings, not a folder of them."""
     if not path.endswith(_SUFFIXES):
         return False
     return storage.exists(path) if storage.is_remote(path) else Path(path).is_file()

@@ -13,7 +13,13 @@ from cxr_embed.datasets import inputs
 from cxr_embed.datasets.card import read_manifests
 from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare, usual_size
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
-from cxr_embed.datasets.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME, open_parts
+from cxr_embed.datasets.parts import (
+    NPZ_SUFFIX,
+    PARQUET_SUFFIX,
+    SHARD_NAME,
+    is_embedding_file,
+    open_parts,
+)
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
 from cxr_embed.errors import UsageError
 from cxr_embed.fingerprint import CONFIG_NAME, OutputConfig, differences, read_output_config
@@ -28,19 +34,24 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Contents:
-    """One listing of an output: paths below it, sorted."""
+    """One listing of an output: paths below it, sorted.
 
+    Of a single file it is the file alone, below its folder, which nothing else is asked of.
+    """
+
+    folder: str
     records: list[str]
     packed: list[str]
     leftovers: list[str]
     others: list[str]
+    is_file: bool = False
 
 
 def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Findings:
     """Verifies an output of the main job, or a packed data set.
 
     Args:
-        path: the folder, local or gs://.
+        path: the folder, or one file; local or gs://.
         images: what it was made from, a folder, glob, gs:// path or `.txt` list; None to leave
             that aside.
         start: gets the number of files; returns what to call with each number done.
@@ -51,16 +62,18 @@ def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Fi
     there = list_contents(path)
     if not there.records and not there.packed:
         raise UsageError(f"no embeddings in {path}")
+    path = there.folder
     refs = inputs.find_inputs(images, there.records, path) if images and there.records else []
     if images and not there.records:
         raise UsageError("--inputs is for outputs of the main job, not for packed data sets")
     found = Findings()
-    walk = _Walk(path, there, found)
+    walk = _Walk(there, found)
     walk.advance = start(len(there.records) + len(there.packed))
     records = walk.check_records()
     found.extend(compare([*records, *walk.check_packed()]))
-    _check_shards(there.packed, found)
-    walk.check_sums()
+    if not there.is_file:
+        _check_shards(there.packed, found)
+        walk.check_sums()
     if refs:
         failed, skipped = inputs.read_outcomes(path)
         found.skipped = sum(ref.path in skipped for ref in refs)
@@ -81,6 +94,7 @@ def repair(path: str, found: Findings) -> list[str]:
     Returns:
         What was removed, paths below the output.
     """
+    path = _folder_of(path)
     bad = {
         finding.path
         for finding in found.problems
@@ -96,8 +110,12 @@ def repair(path: str, found: Findings) -> list[str]:
 
 
 def list_contents(path: str) -> Contents:
-    """Lists an output once."""
-    there = Contents([], [], [], [])
+    """Lists an output once; a single file is all there is."""
+    if is_embedding_file(path):
+        there, name = Contents(_folder_of(path), [], [], [], [], is_file=True), path.split("/")[-1]
+        (there.records if _is_record(name) else there.packed).append(name)
+        return there
+    there = Contents(path, [], [], [], [])
     for below in sorted(storage.list_paths(path)):
         if below.startswith(f"{RUNS_FOLDER}/") or below == SUMS_NAME:
             continue
@@ -105,7 +123,7 @@ def list_contents(path: str) -> Contents:
             there.leftovers.append(below)
         elif not _holds_embeddings(below):
             there.others.append(below)
-        elif below.endswith(RECORD_SUFFIX) and not SHARD_NAME.search(below):
+        elif _is_record(below):
             there.records.append(below)
         else:
             there.packed.append(below)
@@ -114,6 +132,14 @@ def list_contents(path: str) -> Contents:
 
 def _holds_embeddings(path: str) -> bool:
     return path.endswith((RECORD_SUFFIX, PARQUET_SUFFIX, NPZ_SUFFIX))
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0] or "." if is_embedding_file(path) else path
+
+
+def _is_record(path: str) -> bool:
+    return path.endswith(RECORD_SUFFIX) and not SHARD_NAME.search(path)
 
 
 def _check_config(path: str, found: Findings) -> OutputConfig | None:
@@ -137,10 +163,10 @@ def _check_config(path: str, found: Findings) -> OutputConfig | None:
 class _Walk:
     """The walk over one output's files; what it finds goes into `found`."""
 
-    def __init__(self, path: str, there: Contents, found: Findings) -> None:
-        self._path, self._there, self._found = path, there, found
-        self._config = _check_config(path, found)
-        self._sums = read_sums(path)
+    def __init__(self, there: Contents, found: Findings) -> None:
+        self._path, self._there, self._found = there.folder, there, found
+        self._config = None if there.is_file else _check_config(there.folder, found)
+        self._sums = None if there.is_file else read_sums(there.folder)
         self.advance: Advance = lambda done: None
 
     def check_records(self) -> list[Seen]:

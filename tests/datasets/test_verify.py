@@ -282,6 +282,25 @@ def test_leftovers_of_killed_runs_are_noted_and_removed(output: Path) -> None:
     assert repair(str(output), found) == [".cxr-embed-1234.tmp"]
 
 
+@pytest.mark.parametrize("format_", [*FORMATS, "record"])
+def test_one_file_alone(output: Path, tmp_path: Path, format_: str) -> None:
+    file = output / f"{STEMS[3]}.tfrecord"
+    if format_ != "record":
+        pack(
+            Pack(str(output), str(tmp_path / "packed"), format=format_), print,
+            lambda total: lambda done: None,
+        )  # fmt: skip
+        file = next((tmp_path / "packed/data").iterdir())
+    found = look(file)
+    assert (found.problems, found.notes) == ([], [])
+    assert found.embeddings == (1 if format_ == "record" else ROWS)
+    cut(file)
+    found = look(file)
+    assert problems(found) == {"torn": [file.name]}
+    assert repair(str(file), found) == [file.name]
+    assert not file.exists()
+
+
 def test_nothing_to_verify(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no embeddings in"):
         look(tmp_path)
