@@ -112,7 +112,8 @@ def repair(path: str, found: Findings) -> list[str]:
 def list_contents(path: str) -> Contents:
     """Lists an output once; a single file is all there is."""
     if is_embedding_file(path):
-        there, name = Contents(_folder_of(path), [], [], [], [], is_file=True), path.split("/")[-1]
+        there = Contents(_folder_of(path), [], [], [], [], is_file=True)
+        name = path.rpartition("/")[2]
         (there.records if _is_record(name) else there.packed).append(name)
         return there
     there = Contents(path, [], [], [], [])
