@@ -31,7 +31,7 @@ def make_flags() -> flags.FlagValues:
     )  # fmt: skip
     flags.DEFINE_enum(
         "format", "parquet", list(packing.FORMATS),
-        "shards of some 128 MB, except npz: one file", flag_values=values,
+        "shards of some 64 MB, except npz: one file", flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(
         "dtype", "float32", list(packing.DTYPES), "float16 halves the size; not in TFRecords",

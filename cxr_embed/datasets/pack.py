@@ -28,7 +28,7 @@ DTYPES = ("float32", "float16")
 PLAN_NAME, CARD_NAME = "_pack.json", "README.md"
 
 # Two shards at a time are in memory: one is read while the other is written.
-_SHARD_BYTES = 128 << 20
+_SHARD_BYTES = 64 << 20
 
 Say = Callable[[str], None]
 
@@ -90,7 +90,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _cut(found: Parts, wanted: Pack) -> list[list[Part]]:
-    """Groups parts into shards of some 128 MB."""
+    """Groups parts into shards of some 64 MB."""
     row_bytes = found.embedding_size * np.dtype(wanted.dtype).itemsize
     limit = max(1, _SHARD_BYTES // row_bytes)
     shards: list[list[Part]] = []
