@@ -41,11 +41,11 @@ in memory; verify at least 20,000 records a second. All hold against tf.data as 
 Either way tf.data reads with `TFRecordDataset(num_parallel_reads=...)`, parses batches of 1,024 in
 parallel and copies them into one matrix.
 
-Where the time goes (cProfile, from records): some 40 % is one open, read and close a file, the rest
-Python around them under one interpreter lock; two threads gain little over one, four lose. Parsing
-by template instead of by field, and a matrix on huge pages, are in. A list without nulls made
-Parquet roughly twice as fast to read (one run on a busy machine). Not tried: readv straight into the row,
-processes with shared memory.
+Where the time goes (cProfile, from records): some 40 % is one open, read and close a file, the
+rest Python around them under one interpreter lock; two threads gain little over one, four lose.
+Parsing by template instead of by field, and a matrix on huge pages, are in. A list without nulls
+made Parquet roughly twice as fast to read (one run on a busy machine). Not tried: readv straight
+into the row, processes with shared memory.
 """
 
 
