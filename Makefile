@@ -54,6 +54,7 @@ bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/heads.py --part epoch --write
 	$(BIN)/python benchmarks/heads.py --part head --write
 	PYTHONPATH=scripts $(BIN)/python benchmarks/engines.py --write
+	$(BIN)/python benchmarks/reading_back.py --write
 
 docs: $(INSTALLED) ## builds the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from cxr_embed.errors import UsageError, one_line
 
@@ -158,25 +158,40 @@ def write(path: str, data: bytes) -> None:
     under the same condition. So nothing is torn, doubled, or written over unseen, and a late
     retry of a dead worker never undoes a newer write.
     """
+    _write(
+        path,
+        lambda blob, how: blob.upload_from_string(data, "application/octet-stream", **how),
+        lambda: _identity(data),
+    )
+
+
+def write_file(path: str, file: IO[bytes]) -> None:
+    """Writes an object from a file that is too large for memory, as `write` does."""
+    _write(
+        path,
+        lambda blob, how: blob.upload_from_file(file, rewind=True, **how),
+        lambda: _identity_of_file(file),
+    )
+
+
+def _write(
+    path: str,
+    upload: Callable[[Any, dict[str, Any]], None],
+    identity: Callable[[], tuple[int, str]],
+) -> None:
     from google.api_core.exceptions import PreconditionFailed
 
+    how = {"checksum": "crc32c", "retry": _retry(), "timeout": _TIMEOUT_SECONDS}
     generation = 0
     with _as_oserror(path):
         blob = _blob(path)
         for _ in range(_RACES):
             try:
-                blob.upload_from_string(
-                    data,
-                    "application/octet-stream",
-                    checksum="crc32c",
-                    if_generation_match=generation,
-                    retry=_retry(),
-                    timeout=_TIMEOUT_SECONDS,
-                )
+                upload(blob, how | {"if_generation_match": generation})
                 return
             except PreconditionFailed:
                 standing = blob.bucket.get_blob(blob.name, retry=_retry(), timeout=_TIMEOUT_SECONDS)
-            if standing is not None and (standing.size, standing.crc32c) == _identity(data):
+            if standing is not None and (standing.size, standing.crc32c) == identity():
                 return
             generation = standing.generation if standing is not None else 0
     raise OSError(f"{path}: others keep writing it")
@@ -208,6 +223,15 @@ def _identity(data: bytes) -> tuple[int, str]:
     import google_crc32c
 
     return len(data), base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+
+
+def _identity_of_file(file: IO[bytes]) -> tuple[int, str]:
+    import google_crc32c
+
+    file.seek(0)
+    found = google_crc32c.Checksum()
+    size = sum(len(piece) for piece in found.consume(file, 1 << 20))
+    return size, base64.b64encode(found.digest()).decode()
 
 
 class _Corrupt(Exception):

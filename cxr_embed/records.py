@@ -21,6 +21,9 @@ EMBEDDING_FEATURE = "embedding"
 _FRAME_OVERHEAD = 16
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
+# Where a piece of a message begins and ends, in bytes.
+Span = tuple[int, int]
+
 
 class BadRecord(ValueError):
     """Bytes that are not exactly one whole record with both features."""
@@ -100,23 +103,56 @@ def decode_example(data: bytes) -> Record:
     Raises:
         BadRecord: not an Example, or not exactly one value of each feature.
     """
-    found: dict[str, bytes] = {}
+    names, floats = locate_features(data)
+    return Record(
+        decode_image_id(b"".join(data[slice(*span)] for span in names)),
+        np.frombuffer(b"".join(data[slice(*span)] for span in floats), "<f4"),
+    )
+
+
+def decode_image_id(name: bytes) -> str:
+    """Returns an image id as text; bytes that are not UTF-8 survive as surrogates."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def utf8_text(text: str) -> str:
+    """Returns text that every other program can hold: other bytes are spelt out."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def locate_features(data: bytes) -> tuple[list[Span], list[Span]]:
+    """Finds the two features in a serialized `tf.train.Example`.
+
+    Returns:
+        Where the image id lies (one span), and where the embedding's floats lie: one span, or one
+        a float where they were not packed.
+
+    Raises:
+        BadRecord: not an Example, or not exactly one value of each feature.
+    """
+    found: dict[str, list[Span]] = {}
     try:
-        for features in _fields(data, 1):
-            for entry in _fields(features, 1):
-                key = b"".join(_fields(entry, 1)).decode()
-                found[key] = b"".join(_fields(entry, 2))
-        names = [v for part in _fields(found[ID_FEATURE], 1) for v in _fields(part, 1)]
-        floats = b"".join(
-            v for part in _fields(found[EMBEDDING_FEATURE], 2) for v in _fields(part, 1)
-        )
+        for features in _fields(data, (0, len(data)), 1):
+            for entry in _fields(data, features, 1):
+                key = b"".join(data[slice(*span)] for span in _fields(data, entry, 1)).decode()
+                found[key] = _fields(data, entry, 2)
+        names = [v for part in found[ID_FEATURE] for v in _values(data, part, 1)]
+        floats = [v for part in found[EMBEDDING_FEATURE] for v in _values(data, part, 2)]
     except KeyError as error:
         raise BadRecord(f"the feature {error} is missing") from error
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise BadRecord("not a serialized tf.train.Example") from error
-    if len(names) != 1 or not floats or len(floats) % 4:
+    length = sum(end - start for start, end in floats)
+    if len(names) != 1 or not length or length % 4:
         raise BadRecord("not exactly one image id and one list of floats")
-    return Record(names[0].decode("utf-8", "surrogateescape"), np.frombuffer(floats, "<f4"))
+    return names, floats
+
+
+def _values(data: bytes, feature: Span, kind: int) -> list[Span]:
+    """Returns where the values of a Feature lie; `kind` 1 is a BytesList, 2 a FloatList."""
+    return [value for part in _fields(data, feature, kind) for value in _fields(data, part, 1)]
 
 
 def _masked_crc(data: bytes) -> bytes:
@@ -152,15 +188,15 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
             raise ValueError("varint too long")
 
 
-def _fields(data: bytes, number: int) -> list[bytes]:
-    """Returns the payloads of all fields `number` of one message, in order.
+def _fields(data: bytes, message: Span, number: int) -> list[Span]:
+    """Returns where the payloads of all fields `number` of one message lie, in order.
 
     Fixed 32-bit fields come as their 4 bytes, so that an unpacked float list reads like a packed
     one.
     """
-    payloads: list[bytes] = []
-    position = 0
-    while position < len(data):
+    payloads: list[Span] = []
+    position, stop = message
+    while position < stop:
         key, position = _read_varint(data, position)
         wire_type = key & 7
         if wire_type == _VARINT:
@@ -172,9 +208,9 @@ def _fields(data: bytes, number: int) -> list[bytes]:
             end = position + (4 if wire_type == _FIXED32 else 8)
         else:
             raise ValueError(f"wire type {wire_type}")
-        if end > len(data):
+        if end > stop:
             raise ValueError("message ends too early")
         if key >> 3 == number:
-            payloads.append(data[position:end])
+            payloads.append((position, end))
         position = end
     return payloads

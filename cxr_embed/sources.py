@@ -38,7 +38,7 @@ class ImageRef:
 
 def dicom_id(path: str) -> str:
     """Returns the file name without a known image extension: `1.2.840.113619.4` is whole."""
-    name = PurePosixPath(path).name
+    name = path.rpartition("/")[2] or PurePosixPath(path).name
     return file_types.IMAGE_NAME.sub("", name) or name
 
 

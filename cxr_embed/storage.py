@@ -11,12 +11,13 @@ import fnmatch
 import itertools
 import os
 import re
+import tempfile
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 from cxr_embed import gcs
 
@@ -73,6 +74,24 @@ def list_files(folder: str) -> Iterator[Entry]:
     if is_remote(folder):
         yield from _list_bucket(folder)
         return
+    for directory, below, names in _walk(folder):
+        with os.scandir(directory) as entries:
+            sizes = {e.name: _size(e) for e in entries if not e.is_dir()}
+        for name in names:
+            yield Entry(f"{below}{name}", sizes.get(name, 0))
+
+
+def list_paths(folder: str) -> Iterator[str]:
+    """Yields the paths that `list_files` does, faster: no file is asked for its size."""
+    if is_remote(folder):
+        yield from (entry.path for entry in _list_bucket(folder))
+        return
+    for _, below, names in _walk(folder):
+        yield from (f"{below}{name}" for name in names)
+
+
+def _walk(folder: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yields each folder, its path below the first one up to the last slash, its files' names."""
     seen: set[tuple[int, int]] = set()
     for directory, subfolders, names in os.walk(folder, followlinks=True):
         status = Path(directory).stat()
@@ -81,10 +100,7 @@ def list_files(folder: str) -> Iterator[Entry]:
             continue
         seen.add((status.st_dev, status.st_ino))
         below = os.path.relpath(directory, folder)
-        with os.scandir(directory) as entries:
-            sizes = {e.name: _size(e) for e in entries if not e.is_dir()}
-        for name in names:
-            yield Entry(name if below == "." else f"{below}/{name}", sizes.get(name, 0))
+        yield directory, "" if below == "." else f"{below}/", names
 
 
 def _size(entry: os.DirEntry[str]) -> int:
@@ -192,8 +208,40 @@ def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
             # The lock lives as long as the writer, so a killed writer's file is recognised.
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            file.write(data)
+            rest = memoryview(data)
+            while rest:  # a disk that is filling up takes a part
+                rest = rest[file.write(rest) :]
             temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def open_whole(path: str) -> Iterator[IO[bytes]]:
+    """Opens a file to be written piece by piece that appears whole or not at all.
+
+    For files too large for memory; what is written can be read back before the context ends.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryFile() as file:
+            yield file
+            gcs.write_file(path, file)
+        return
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}{_TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("x+b") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+            file.flush()
+            temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

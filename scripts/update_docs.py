@@ -8,8 +8,9 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from cxr_embed.cli import evaluate, few_shot, inspect, predict, run, train
+from cxr_embed.cli import evaluate, few_shot, inspect, pack, predict, run, train, verify
 from cxr_embed.cli.flags import without_choices
+from cxr_embed.datasets.findings import NOTES, PROBLEMS, REPAIRABLE
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -45,12 +46,28 @@ def _warnings() -> str:
     return "\n".join(rows)
 
 
+def _findings() -> str:
+    rows = ["| kind | code | meaning | `--repair` |", "| --- | --- | --- | --- |"]
+    rows += [
+        f"| problem | `{code}` | {meaning} | {'removes it' if code in REPAIRABLE else '-'} |"
+        for code, meaning in PROBLEMS.items()
+    ]
+    rows += [
+        f"| note | `{code}` | {meaning} | {'removes it' if code == 'leftover' else '-'} |"
+        for code, meaning in NOTES.items()
+    ]
+    return "\n".join(rows)
+
+
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "flags": ("flags.md", lambda: _flags(run.make_flags())),
     "train": ("heads.md", lambda: _flags(train.make_flags())),
     "predict": ("heads.md", lambda: _flags(predict.make_flags())),
     "evaluate": ("heads.md", lambda: _flags(evaluate.make_flags())),
     "few-shot": ("heads.md", lambda: _flags(few_shot.make_flags())),
+    "findings": ("datasets.md", _findings),
+    "pack": ("datasets.md", lambda: _flags(pack.make_flags())),
+    "verify": ("datasets.md", lambda: _flags(verify.make_flags())),
     "inspect": ("inspect.md", lambda: _flags(inspect.make_flags())),
     "reasons": ("outputs.md", _reasons),
     "warnings": ("pixels.md", _warnings),

@@ -35,6 +35,7 @@ def test_every_command_and_example_runs(page: Path, tmp_path: Path, small_model:
     (tmp_path / "my_model").symlink_to(small_model)
     if page.name == "heads.md":
         write_example(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     blocks = FENCE.findall(page.read_text())
     if page.name == "outputs.md":  # it shows how to read what the other pages write

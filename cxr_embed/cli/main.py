@@ -17,6 +17,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("cxr_embed.cli.evaluate", "how good predictions are, with 95 % intervals"),
     "few-shot": ("cxr_embed.cli.few_shot", "AUROC against the number of labelled images"),
     "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
+    "pack": ("cxr_embed.cli.pack", "embeddings into Parquet, .npz or TFRecord shards"),
+    "verify": ("cxr_embed.cli.verify", "looks for torn, missing, doubled or odd embeddings"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 

@@ -247,3 +247,28 @@ def test_without_credentials_it_says_how_to_get_some(
     ran = run_here(capsys, input_path="gs://b/x", output_path=tmp_path, model_path=tmp_path)
     assert ran.status == 2
     assert "gs://b/x: no Google Cloud credentials here" in ran.err
+
+
+def test_embeddings_are_packed_verified_and_read_back_within_a_bucket(bucket: str) -> None:
+    from cxr_embed.datasets.pack import FORMATS, Pack, pack
+    from cxr_embed.datasets.verify import repair, verify
+    from cxr_embed.records import Record, encode_record
+
+    values = np.random.default_rng(0).standard_normal((5, 4), np.float32)
+    for number, embedding in enumerate(values):
+        record = encode_record(Record(f"gs://in/{number}.dcm", embedding))
+        storage.write_whole(f"{bucket}/made/{number}.tfrecord", record)
+    for format_ in FORMATS:
+        packed = f"{bucket}/packed-{format_}"
+        wanted = Pack(f"{bucket}/made", packed, format=format_)
+        assert pack(wanted, print, lambda total: lambda done: None).written == 1
+        assert pack(wanted, print, lambda total: lambda done: None).kept == 1
+        loaded = cxr_embed.load_embeddings(packed)
+        assert loaded.image_ids == [f"gs://in/{number}.dcm" for number in range(5)]
+        np.testing.assert_array_equal(loaded.values, values)
+        assert verify(packed, None, lambda total: lambda done: None).problems == []
+    storage.write_whole(f"{bucket}/made/3.tfrecord", b"torn")
+    found = verify(f"{bucket}/made", None, lambda total: lambda done: None)
+    assert [str(problem).partition(":")[0] for problem in found.problems] == ["torn 3.tfrecord"]
+    assert repair(f"{bucket}/made", found) == ["3.tfrecord"]
+    assert len(cxr_embed.load_embeddings(f"{bucket}/made")) == 4

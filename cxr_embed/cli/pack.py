@@ -1,0 +1,90 @@
+"""`cxr-embed pack`: many small records into a few large files."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from absl import flags
+
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.datasets import pack as packing
+from cxr_embed.errors import UsageError
+
+USAGE = """\
+Packs embeddings into Parquet shards, one .npz file or TFRecord shards, with SHA256SUMS.txt and a
+dataset card. Killed half-way, it goes on where it was.
+
+  cxr-embed pack --input_path OUT --output_path PACKED [flags]"""
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "input_path", None, "an output of the main job, or something packed; local or gs://",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "output_path", None, "a folder of its own, made if missing, or gs://bucket/prefix",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "format", "parquet", list(packing.FORMATS),
+        "shards of some 64 MB, except npz: one file", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "dtype", "float32", list(packing.DTYPES), "float16 halves the size; not in TFRecords",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "normalise", False, "scale each embedding to length 1 (L2)", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "overwrite", False, "replace what was packed there before", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "verbosity", 0, "-1 warnings and errors only, 0 also progress", -3, flag_values=values
+    )
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Packs; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    for name in ("input_path", "output_path"):
+        if not values[name].value:
+            raise UsageError(f"--{name} is missing: {values[name].help}")
+    from cxr_embed.cli.progress import counting
+
+    quiet = values.verbosity < 0
+    wanted = packing.Pack(
+        input_path=values.input_path,
+        output_path=values.output_path,
+        format=values.format,
+        dtype=values.dtype,
+        normalise=values.normalise,
+        overwrite=values.overwrite,
+    )
+    clock = time.perf_counter()
+    with counting("packing", "embeddings", quiet=quiet) as start:
+        result = packing.pack(
+            wanted, lambda line: quiet or print(line, file=sys.stderr, flush=True), start
+        )
+    print_summary(result, values.output_path, time.perf_counter() - clock)
+    return 0
+
+
+def print_summary(result: packing.Result, folder: str, seconds: float) -> None:
+    """Prints what came of packing."""
+    plan = result.plan
+    scaled = ", scaled to length 1" if plan.normalised else ""
+    print(f"embeddings  {plan.rows}, {plan.embedding_size} floats each ({plan.dtype}{scaled})")
+    print(f"files       {result.written} written, {result.kept} already there")
+    print(f"size        {result.bytes_on_disk / 1e6:.1f} MB")
+    print(f"speed       {plan.rows / seconds:.0f} embeddings/s over {seconds:.1f} s")
+    print(f"packed      {folder}")

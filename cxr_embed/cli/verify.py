@@ -1,0 +1,97 @@
+"""`cxr-embed verify`: is everything there, whole and sane?"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from absl import flags
+
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.datasets import verify as verifying
+from cxr_embed.datasets.findings import NOTES, PROBLEMS, Findings
+from cxr_embed.errors import UsageError
+
+USAGE = """\
+Looks at every embedding of an output or of a packed data set: framing, checksums, size, values,
+doubles, SHA256SUMS.txt, and with --inputs whether each image has its record. One line for each
+problem: its code, the file, and what is wrong.
+
+  cxr-embed verify --input_path OUT [--inputs DIR_OR_LIST] [--repair]
+
+Exit status: 0 nothing wrong; 1 problems found; 2 wrong flags, or nothing there."""
+
+_NOTES_SHOWN = 5
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "input_path", None, "an output of the main job, a packed data set, or one file; local or gs://",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "inputs", None,
+        "the images it was made from: what --input_path was, or a .txt list; names the missing",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "repair", False,
+        "remove bad records and shards, so that the main job or pack makes them again",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "verbosity", 0, "-1 problems only, 0 also notes, summary and progress", -3,
+        flag_values=values,
+    )  # fmt: skip
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Verifies; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    if not values.input_path:
+        raise UsageError(f"--input_path is missing: {values['input_path'].help}")
+    from cxr_embed.cli.progress import counting
+
+    quiet = values.verbosity < 0
+    clock = time.perf_counter()
+    with counting("verifying", "files", quiet=quiet) as start:
+        found = verifying.verify(values.input_path, values.inputs, start)
+    seconds = time.perf_counter() - clock
+    for problem in found.problems:
+        print(_one_line(problem))
+    if not quiet:
+        _print_summary(found, seconds)
+    if values.repair:
+        removed = verifying.repair(values.input_path, found)
+        print(f"removed     {len(removed)}; the main job or pack makes them again")
+    return 1 if found.problems else 0
+
+
+def _print_summary(found: Findings, seconds: float) -> None:
+    for code, number in Counter(note.code for note in found.notes).items():
+        notes = [note for note in found.notes if note.code == code]
+        for note in notes[:_NOTES_SHOWN]:
+            print(f"note {_one_line(note)}")
+        if number > _NOTES_SHOWN:
+            print(f"note {code}: {number - _NOTES_SHOWN} more")
+    rate = found.embeddings / seconds if seconds else 0
+    print(f"embeddings  {found.embeddings}, {rate:.0f}/s over {seconds:.1f} s")
+    if found.skipped:
+        print(f"skipped     {found.skipped} inputs have no record on purpose")
+    print(f"problems    {len(found.problems)}")
+    for code, number in Counter(problem.code for problem in found.problems).items():
+        print(f"  {number} {code}: {PROBLEMS[code]}")
+    for code, number in Counter(note.code for note in found.notes).items():
+        print(f"  {number} {code} (note): {NOTES[code]}")
+
+
+def _one_line(finding: object) -> str:
+    # A path may hold anything, a line break included.
+    return str(finding).replace("\n", "\\n").encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,85 @@
+"""What `verify` may find, in stable codes: scripts match on them, so none is ever renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+PROBLEMS: dict[str, str] = {
+    "unreadable": "the file cannot be read",
+    "torn": "cut short, too long, or a checksum that does not match",
+    "malformed": "whole, but not one example with both features; in packed files: no such columns",
+    "wrong_size": "another number of floats than `_embedding_config.json` says, or than the others",
+    "not_finite": "an embedding that holds NaN or infinity",
+    "constant": "an embedding whose floats are all the same",
+    "wrong_name": "the file is not named after the image in it",
+    "doubled": "another record of the same image stands elsewhere; the line names it",
+    "sum_mismatch": "the file is not the one that `SHA256SUMS.txt` lists",
+    "missing_file": "`SHA256SUMS.txt` lists it, and it is not there",
+    "missing_shard": "the names of the others tell that there should be one more",
+    "missing": "an input that has no record and was not skipped on purpose",
+    "bad_config": "`_embedding_config.json` cannot be read",
+    "other_fingerprint": "the last run that wrote records had other settings than the config says",
+}
+
+NOTES: dict[str, str] = {
+    "same_embedding": "two images with the same floats, bit for bit: often the same image twice",
+    "same_id": "two images of the same name in two folders",
+    "unexpected": "a record of none of the inputs",
+    "not_in_sums": "a file that `SHA256SUMS.txt` does not list",
+    "no_config": "no `_embedding_config.json`, so nothing says how the records were made",
+    "leftover": "a file that a killed run was writing",
+}
+
+# What --repair removes where it is a record; the main job then computes it again.
+REPAIRABLE = frozenset(
+    {
+        "torn", "malformed", "wrong_size", "not_finite", "constant", "wrong_name", "doubled",
+        "sum_mismatch",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something found.
+
+    Attributes:
+        code: a key of `PROBLEMS` or `NOTES`.
+        path: below the output; of a missing input, its path.
+        detail: one line for a person, or nothing.
+    """
+
+    code: str
+    path: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.code} {self.path}{detail}"
+
+
+@dataclass
+class Findings:
+    """All that was found.
+
+    Attributes:
+        embeddings: how many were looked at.
+        skipped: inputs that have no record on purpose.
+        problems: codes of `PROBLEMS`.
+        notes: codes of `NOTES`.
+    """
+
+    embeddings: int = 0
+    skipped: int = 0
+    problems: list[Finding] = field(default_factory=list)
+    notes: list[Finding] = field(default_factory=list)
+
+    def add(self, code: str, path: str, detail: str = "") -> None:
+        """Adds a problem or a note, as its code says."""
+        (self.problems if code in PROBLEMS else self.notes).append(Finding(code, path, detail))
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Adds several."""
+        for finding in findings:
+            self.add(finding.code, finding.path, finding.detail)

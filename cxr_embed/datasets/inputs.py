@@ -1,0 +1,82 @@
+"""An output against its inputs: which of them should have a record and have none."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePosixPath
+
+from cxr_embed import file_types, storage
+from cxr_embed.datasets.findings import Finding
+from cxr_embed.outputs import RUNS_FOLDER
+from cxr_embed.sources import ImageRef, find_images
+
+LIST_SUFFIX = ".txt"
+
+
+def find_inputs(inputs: str, records: Collection[str], output_path: str) -> list[ImageRef]:
+    """Returns the images that were to be embedded.
+
+    Args:
+        inputs: what `--input_path` was, or a list of paths, `.txt`.
+        records: paths of the records below the output. Their layout is the inputs'.
+        output_path: left out of the search where it lies below the inputs.
+
+    Raises:
+        UsageError: nothing found.
+    """
+    is_list = inputs.endswith(LIST_SUFFIX)
+    refs = find_images(
+        None if is_list else inputs,
+        inputs if is_list else None,
+        layout="mirror" if any("/" in record for record in records) else "flat",
+        output_path=output_path,
+    )
+    return [ref for ref in refs if ref.is_listed or not file_types.OTHER_NAME.search(ref.path)]
+
+
+def read_outcomes(output_path: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns what the run tables say: reasons of failed and of skipped inputs, by path."""
+    failed: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    runs = storage.join(output_path, RUNS_FOLDER)
+    for path in sorted(storage.list_paths(runs)):
+        name = PurePosixPath(path).name
+        if name not in ("failures.csv", "skipped.csv"):
+            continue
+        text = storage.read_bytes(storage.join(runs, path)).decode("utf-8", "surrogateescape")
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            if name == "failures.csv":
+                failed[row["path"]] = f"{row['stage']}: {row['reason']}"
+            else:
+                skipped[row["path"]] = row["reason"]
+    return failed, skipped
+
+
+def compare_inputs(
+    refs: Collection[ImageRef],
+    image_of: Mapping[str, str],
+    failed: dict[str, str],
+    skipped: dict[str, str],
+) -> Iterator[Finding]:
+    """Finds inputs without a record, and records without an input.
+
+    Args:
+        refs: the inputs.
+        image_of: image ids by the records' paths below the output; empty for bad records. A record
+            is an input's by its place or by its image id, so that a list, or a folder above the
+            one that was embedded, finds its records, too.
+        failed: what the run tables say, by path.
+        skipped: likewise.
+    """
+    image_ids = set(image_of.values())
+    for ref in refs:
+        if ref.record in image_of or ref.path in image_ids or ref.path in skipped:
+            continue
+        reason = failed.get(ref.path)
+        yield Finding("missing", ref.path, f"failed, {reason}" if reason else "")
+    paths = {ref.path for ref in refs}
+    for record in sorted(image_of.keys() - {ref.record for ref in refs}):
+        if image_of[record] not in paths:
+            yield Finding("unexpected", record)

@@ -1,0 +1,193 @@
+"""Many small records to a few large files: whole or not at all, and taken up where it was killed.
+
+What a shard holds follows from the list of records alone, and its bytes from its rows. So a shard
+that stands under its name is as good as a new one, as long as the plan beside it is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cxr_embed import storage
+from cxr_embed.datasets.card import Packed, dataset_card, read_manifests
+from cxr_embed.datasets.parts import Part, Parts, open_parts
+from cxr_embed.datasets.shards import Advance, Plan, Result, ShardWriter, is_shard
+from cxr_embed.datasets.sums import SUMS_NAME, digest, write_sums
+from cxr_embed.errors import UsageError
+from cxr_embed.fingerprint import CONFIG_NAME, OutputConfig, read_output_config, write_output_config
+
+FORMATS = ("parquet", "npz", "tfrecord")
+DTYPES = ("float32", "float16")
+PLAN_NAME, CARD_NAME = "_pack.json", "README.md"
+
+# Two shards at a time are in memory: one is read while the other is written.
+_SHARD_BYTES = 64 << 20
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What the user asked for: the flags of `cxr-embed pack`."""
+
+    input_path: str
+    output_path: str
+    format: str = "parquet"
+    dtype: str = "float32"
+    normalise: bool = False
+    overwrite: bool = False
+
+
+def pack(wanted: Pack, say: Say, start: Callable[[int], Advance]) -> Result:
+    """Packs embeddings.
+
+    Args:
+        wanted: what to do.
+        say: tells a person one line.
+        start: gets the number of rows; returns what to call with each number of rows done.
+
+    Raises:
+        UsageError: input or output cannot be used, a record is damaged or not finite.
+    """
+    _check(wanted)
+    config = read_output_config(wanted.input_path) if _is_folder(wanted.input_path) else None
+    with open_parts(wanted.input_path) as found:
+        shards = _cut(found, wanted)
+        plan = _plan(wanted, found, shards, config)
+        standing = _prepare(wanted, plan, say)
+        writer = ShardWriter(wanted.output_path, plan, standing, start(found.rows))
+        result = writer.write(shards)
+    _write_words(wanted, config, result)
+    return result
+
+
+def _check(wanted: Pack) -> None:
+    if wanted.dtype == "float16" and wanted.format == "tfrecord":
+        raise UsageError("--format=tfrecord holds float32 only: leave --dtype out")
+    problem = storage.why_not_writable(wanted.output_path)
+    if problem:
+        raise UsageError(f"--output_path {wanted.output_path} cannot be written to: {problem}")
+    inside, outside = (_absolute(p) for p in (wanted.output_path, wanted.input_path))
+    if f"{inside}/".startswith(f"{outside}/"):
+        raise UsageError(
+            f"--output_path {wanted.output_path} lies in --input_path: pass a folder beside it"
+        )
+
+
+def _absolute(path: str) -> str:
+    return path.rstrip("/") if storage.is_remote(path) else str(Path(path).resolve())
+
+
+def _is_folder(path: str) -> bool:
+    return storage.is_remote(path) or Path(path).is_dir()
+
+
+def _cut(found: Parts, wanted: Pack) -> list[list[Part]]:
+    """Groups parts into shards of some 64 MB."""
+    row_bytes = found.embedding_size * np.dtype(wanted.dtype).itemsize
+    limit = max(1, _SHARD_BYTES // row_bytes)
+    shards: list[list[Part]] = []
+    rows = limit
+    for part in found.parts:
+        if rows + part.rows > limit:
+            shards.append([])
+            rows = 0
+        shards[-1].append(part)
+        rows += part.rows
+    return shards
+
+
+def _plan(
+    wanted: Pack, found: Parts, shards: Sequence[Sequence[Part]], config: OutputConfig | None
+) -> Plan:
+    names = hashlib.sha256()
+    for file in found.files:
+        names.update(file.encode("utf-8", "surrogateescape") + b"\n")
+    return Plan(
+        format=wanted.format,
+        dtype=wanted.dtype,
+        normalised=wanted.normalise,
+        rows=found.rows,
+        embedding_size=found.embedding_size,
+        rows_per_shard=max(sum(part.rows for part in shard) for shard in shards),
+        files_sha256=names.hexdigest(),
+        fingerprint=config.fingerprint if config else None,
+    )
+
+
+def _prepare(wanted: Pack, plan: Plan, say: Say) -> set[str]:
+    """Readies the output; returns the shards that stand and are this plan's."""
+    there = set(storage.list_paths(wanted.output_path))
+    for path in list(there):
+        if storage.is_temporary(PurePosixPath(path).name):
+            storage.remove_if_abandoned(storage.join(wanted.output_path, path))
+            there.discard(path)
+    foreign = sorted(path for path in there if not _is_ours(path))
+    if foreign:
+        raise UsageError(
+            f"--output_path {wanted.output_path} holds other files, such as {foreign[0]}: pass a "
+            "folder of its own"
+        )
+    plan_path = storage.join(wanted.output_path, PLAN_NAME)
+    same = PLAN_NAME in there and _read_plan(plan_path) == json.loads(json.dumps(asdict(plan)))
+    if same and not wanted.overwrite:
+        standing = {path for path in there if is_shard(path)}
+        if standing:
+            say(f"{len(standing)} files stand already")
+        return standing
+    if SUMS_NAME in there and not wanted.overwrite:
+        raise UsageError(
+            f"--output_path {wanted.output_path} holds another packed data set: pass --overwrite "
+            "to replace it"
+        )
+    # The list of sums goes first: without it, nobody takes what is left for a whole.
+    for path in sorted(there, key=lambda path: path != SUMS_NAME):
+        storage.remove(storage.join(wanted.output_path, path))
+    data = json.dumps(asdict(plan), indent=2, sort_keys=True) + "\n"
+    storage.write_whole(plan_path, data.encode())
+    return set()
+
+
+def _read_plan(path: str) -> Any:
+    try:
+        return json.loads(storage.read_bytes(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_ours(path: str) -> bool:
+    return is_shard(path) or path in (PLAN_NAME, CARD_NAME, SUMS_NAME, CONFIG_NAME)
+
+
+def _write_words(wanted: Pack, config: OutputConfig | None, result: Result) -> None:
+    """Writes card and fingerprint, and last of all the sums, which make it whole."""
+    plan = result.plan
+    manifests = read_manifests(wanted.input_path) if _is_folder(wanted.input_path) else []
+    card = dataset_card(
+        Packed(
+            format=plan.format,
+            dtype=plan.dtype,
+            normalised=plan.normalised,
+            rows=plan.rows,
+            embedding_size=plan.embedding_size,
+            shards=result.written + result.kept,
+            bytes_on_disk=result.bytes_on_disk,
+            fingerprint=plan.fingerprint,
+            manifests=manifests,
+        )
+    )
+    path = storage.join(wanted.output_path, CARD_NAME)
+    if not storage.exists(path):  # the owner may have filled in the licence
+        storage.write_whole(path, card.encode())
+    if config:
+        write_output_config(wanted.output_path, config)
+    for name in (CARD_NAME, PLAN_NAME, *([CONFIG_NAME] if config else [])):
+        result.digests[name], _ = digest(storage.join(wanted.output_path, name))
+    write_sums(wanted.output_path, result.digests)

@@ -1,0 +1,68 @@
+"""`SHA256SUMS.txt` in the layout that PhysioNet publishes, which `sha256sum -c` reads, too.
+
+A line a file, sorted by path: the digest, one space, the path below the list's own folder.
+Source: PhysioNet's published data sets, e.g. https://physionet.org/content/mimic-cxr/2.0.0/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from cxr_embed import storage
+from cxr_embed.errors import UsageError
+
+SUMS_NAME = "SHA256SUMS.txt"
+
+# Two spaces, or a space and a star, are what sha256sum itself writes.
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *]?(.+)")
+
+
+def digest(path: str) -> tuple[str, int]:
+    """Returns a file's SHA-256 in hexadecimal and its size in bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if storage.is_remote(path):
+        data = storage.read_bytes(path)
+        return hashlib.sha256(data).hexdigest(), len(data)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def write_sums(folder: str, digests: Mapping[str, str]) -> None:
+    """Writes the list.
+
+    Args:
+        folder: where.
+        digests: hexadecimal SHA-256 by path below the folder.
+    """
+    text = "".join(f"{digests[path]} {path}\n" for path in sorted(digests))
+    storage.write_whole(storage.join(folder, SUMS_NAME), text.encode("utf-8", "surrogateescape"))
+
+
+def read_sums(folder: str) -> dict[str, str] | None:
+    """Returns digests by path below the folder, or None where there is no list.
+
+    Raises:
+        UsageError: the list cannot be read or understood.
+    """
+    path = storage.join(folder, SUMS_NAME)
+    try:
+        lines = storage.read_bytes(path).decode("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise UsageError(f"{path}, line {number}: not a SHA-256 digest and a path")
+        found[match[2].removeprefix("./")] = match[1].lower()
+    return found

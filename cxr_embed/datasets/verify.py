@@ -1,0 +1,249 @@
+"""Every embedding of an output, looked at once: alone, among the others, and against the inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_embed import storage
+from cxr_embed.datasets import inputs
+from cxr_embed.datasets.card import read_manifests
+from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare, usual_size
+from cxr_embed.datasets.findings import REPAIRABLE, Findings
+from cxr_embed.datasets.parts import (
+    NPZ_SUFFIX,
+    PARQUET_SUFFIX,
+    SHARD_NAME,
+    is_embedding_file,
+    open_parts,
+)
+from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
+from cxr_embed.errors import UsageError
+from cxr_embed.fingerprint import CONFIG_NAME, OutputConfig, differences, read_output_config
+from cxr_embed.outputs import RUNS_FOLDER
+from cxr_embed.sources import RECORD_SUFFIX
+
+_RECORDS_AT_A_TIME = 1024
+_READERS = 2
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """One listing of an output: paths below it, sorted.
+
+    Of a single file it is the file alone, below its folder, which nothing else is asked of.
+    """
+
+    folder: str
+    records: list[str]
+    packed: list[str]
+    leftovers: list[str]
+    others: list[str]
+    is_file: bool = False
+
+
+def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Findings:
+    """Verifies an output of the main job, or a packed data set.
+
+    Args:
+        path: the folder, or one file; local or gs://.
+        images: what it was made from, a folder, glob, gs:// path or `.txt` list; None to leave
+            that aside.
+        start: gets the number of files; returns what to call with each number done.
+
+    Raises:
+        UsageError: nothing there to verify, or no inputs.
+    """
+    there = list_contents(path)
+    if not there.records and not there.packed:
+        raise UsageError(f"no embeddings in {path}")
+    path = there.folder
+    refs = inputs.find_inputs(images, there.records, path) if images and there.records else []
+    if images and not there.records:
+        raise UsageError("--inputs is for outputs of the main job, not for packed data sets")
+    found = Findings()
+    walk = _Walk(there, found)
+    walk.advance = start(len(there.records) + len(there.packed))
+    records = walk.check_records()
+    found.extend(compare([*records, *walk.check_packed()]))
+    if not there.is_file:
+        _check_shards(there.packed, found)
+        walk.check_sums()
+    if refs:
+        failed, skipped = inputs.read_outcomes(path)
+        found.skipped = sum(ref.path in skipped for ref in refs)
+        image_of = dict.fromkeys(there.records, "") | {seen.path: seen.image_id for seen in records}
+        found.extend(inputs.compare_inputs(refs, image_of, failed, skipped))
+    for leftover in there.leftovers:
+        found.add("leftover", leftover)
+    return found
+
+
+def repair(path: str, found: Findings) -> list[str]:
+    """Removes bad records and shards, and what killed runs left.
+
+    Args:
+        path: what was verified.
+        found: what came of it.
+
+    Returns:
+        What was removed, paths below the output.
+    """
+    path = _folder_of(path)
+    bad = {
+        finding.path
+        for finding in found.problems
+        if finding.code in REPAIRABLE and _holds_embeddings(finding.path)
+    }
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda below: storage.remove(storage.join(path, below)), bad))
+    dead = [
+        note.path for note in found.notes
+        if note.code == "leftover" and storage.remove_if_abandoned(storage.join(path, note.path))
+    ]  # fmt: skip
+    return sorted(bad) + dead
+
+
+def list_contents(path: str) -> Contents:
+    """Lists an output once; a single file is all there is."""
+    if is_embedding_file(path):
+        there = Contents(_folder_of(path), [], [], [], [], is_file=True)
+        name = path.rpartition("/")[2]
+        (there.records if _is_record(name) else there.packed).append(name)
+        return there
+    there = Contents(path, [], [], [], [])
+    for below in sorted(storage.list_paths(path)):
+        if below.startswith(f"{RUNS_FOLDER}/") or below == SUMS_NAME:
+            continue
+        if storage.is_temporary(below.rpartition("/")[2]):
+            there.leftovers.append(below)
+        elif not _holds_embeddings(below):
+            there.others.append(below)
+        elif _is_record(below):
+            there.records.append(below)
+        else:
+            there.packed.append(below)
+    return there
+
+
+def _holds_embeddings(path: str) -> bool:
+    return path.endswith((RECORD_SUFFIX, PARQUET_SUFFIX, NPZ_SUFFIX))
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0] or "." if is_embedding_file(path) else path
+
+
+def _is_record(path: str) -> bool:
+    return path.endswith(RECORD_SUFFIX) and not SHARD_NAME.search(path)
+
+
+def _check_config(path: str, found: Findings) -> OutputConfig | None:
+    try:
+        config = read_output_config(path)
+    except UsageError:
+        found.add("bad_config", CONFIG_NAME)
+        return None
+    if config is None:
+        found.add("no_config", CONFIG_NAME)
+        return None
+    for manifest in reversed(read_manifests(path)):
+        if manifest.get("counts", {}).get("embedded"):
+            changed = differences(config.fingerprint, manifest.get("fingerprint") or {})
+            if changed:
+                found.add("other_fingerprint", CONFIG_NAME, ", ".join(changed))
+            break
+    return config
+
+
+class _Walk:
+    """The walk over one output's files; what it finds goes into `found`."""
+
+    def __init__(self, there: Contents, found: Findings) -> None:
+        self._path, self._there, self._found = there.folder, there, found
+        self._config = None if there.is_file else _check_config(there.folder, found)
+        self._sums = None if there.is_file else read_sums(there.folder)
+        self.advance: Advance = lambda done: None
+
+    def check_records(self) -> list[Seen]:
+        """Looks at all records; returns those with nothing wrong about them."""
+        records = self._there.records
+        if not records:
+            return []
+        size = self._config.embedding_size if self._config else usual_size(self._path, records)
+        step = _RECORDS_AT_A_TIME
+        chunks = [records[i : i + step] for i in range(0, len(records), step)]
+        seen: list[Seen] = []
+        with ThreadPoolExecutor(_READERS) as pool:
+            checked = pool.map(lambda c: check_records(self._path, c, size, self._sums), chunks)
+            for chunk, (good, findings) in zip(chunks, checked, strict=True):
+                seen += good
+                self._found.extend(findings)
+                self._found.embeddings += len(chunk)
+                self.advance(len(chunk))
+        return seen
+
+    def check_packed(self) -> list[Seen]:
+        """Looks at all packed embeddings; returns those with nothing wrong about them."""
+        seen: list[Seen] = []
+        for file in self._there.packed:
+            try:
+                seen += self._check_file(file)
+            except UsageError as error:
+                self._found.add("torn", file, str(error))
+            self.advance(1)
+        return seen
+
+    def _check_file(self, file: str) -> list[Seen]:
+        seen: list[Seen] = []
+        with open_parts(storage.join(self._path, file)) as opened:
+            if self._config and opened.embedding_size != self._config.embedding_size:
+                sizes = f"{opened.embedding_size} floats, not {self._config.embedding_size}"
+                self._found.add("wrong_size", file, sizes)
+            for part in opened.parts:
+                values = np.empty((part.rows, opened.embedding_size), np.float32)
+                names = part.read(values)
+                checked = check_rows([(file, *both) for both in zip(*names, strict=True)], values)
+                seen += checked.seen
+                self._found.extend(checked.findings)
+                self._found.embeddings += part.rows
+        return seen
+
+    def check_sums(self) -> None:
+        """Compares all files but records, which were compared while they were read."""
+        if self._sums is None:
+            return
+        there, found = self._there, self._found
+        standing = {*there.records, *there.packed, *there.others}
+        for below in sorted({*self._sums} - standing):
+            if not storage.exists(storage.join(self._path, below)):  # listings leave some out
+                found.add("missing_file", below)
+        for below in (*there.packed, *there.others):
+            wanted = self._sums.get(below)
+            try:
+                if wanted and digest(storage.join(self._path, below))[0] != wanted:
+                    found.add("sum_mismatch", below)
+            except OSError as error:
+                found.add("unreadable", below, error.strerror or str(error))
+        for below in sorted(standing - {*self._sums}):
+            found.add("not_in_sums", below)
+
+
+def _check_shards(packed: Sequence[str], found: Findings) -> None:
+    """Finds the gaps among shards that are numbered."""
+    there = set(packed)
+    for file in packed:
+        shard = SHARD_NAME.search(file)
+        if shard is None:
+            continue
+        number, count = shard[1], int(shard[2])
+        for other in range(count):
+            expected = file.replace(f"-{number}-of-", f"-{other:05d}-of-")
+            if expected not in there:
+                found.add("missing_shard", expected)
+        return
