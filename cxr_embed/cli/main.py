@@ -13,6 +13,8 @@ from cxr_embed.errors import UsageError, one_line
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("cxr_embed.cli.run", "the main job: images in, one .tfrecord each out"),
     "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
+    "search": ("cxr_embed.cli.search", "the images most alike to one"),
+    "report": ("cxr_embed.cli.report", "one HTML page about an output"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 

@@ -89,7 +89,14 @@ def share_bar(share: float) -> Html:
     )  # fmt: skip
 
 
-def scatter(points: np.ndarray, colours: Sequence[int], *, identifier: str, label: str) -> Html:
+def scatter(
+    points: np.ndarray,
+    colours: Sequence[int],
+    *,
+    identifier: str,
+    label: str,
+    is_ordered: bool = False,
+) -> Html:
     """Returns a map of points, which the page's script brings to life.
 
     Args:
@@ -97,11 +104,13 @@ def scatter(points: np.ndarray, colours: Sequence[int], *, identifier: str, labe
         colours: for each point a number of a colour, -1 where it has none.
         identifier: of the element.
         label: what is shown, for those who cannot see it.
+        is_ordered: take the colours from dark to bright, not those that differ most.
     """
+    prefix = "s" if is_ordered else "c"
     placed = place(points)
     radius = _POINT_RADIUS if len(points) <= _MANY_POINTS else _SMALL_RADIUS
     circles = [
-        tag("circle", cx=_n(cx), cy=_n(cy), r=radius, class_=f"c{colour}" if colour >= 0 else "none")
+        tag("circle", cx=_n(cx), cy=_n(cy), r=radius, class_=f"{prefix}{colour}" if colour >= 0 else "none")
         for (cx, cy), colour in zip(placed, colours, strict=True)
     ]
     return tag(

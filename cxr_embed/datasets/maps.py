@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import warnings
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -88,7 +89,18 @@ def umap(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed keeps it to one thread is what we want
-        from umap import UMAP
-
-        reducer = UMAP(n_neighbors=min(_UMAP_NEIGHBOURS, len(coordinates) - 1), random_state=seed)
+        reducer = _import_umap()(n_neighbors=min(_UMAP_NEIGHBOURS, len(coordinates) - 1), random_state=seed)
         return cast(np.ndarray, reducer.fit_transform(coordinates)).astype(np.float32)
+
+
+def _import_umap() -> Any:
+    """Returns the class UMAP without TensorFlow, which its package loads for a variant of it."""
+    variant = "umap.parametric_umap"
+    if "umap" in sys.modules:
+        return sys.modules["umap"].UMAP
+    sys.modules[variant] = None  # type: ignore[assignment]
+    try:
+        import umap as package
+    finally:
+        del sys.modules[variant]
+    return package.UMAP

@@ -33,7 +33,7 @@ def escaped(content: object) -> Html:
     return Html(html.escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)))
 
 
-def tag(name: str, *content: object, **attributes: object) -> Html:
+def tag(name: str, /, *content: object, **attributes: object) -> Html:
     """Returns an element.
 
     Args:
