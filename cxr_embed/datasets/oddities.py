@@ -17,9 +17,9 @@ import numpy as np
 ODDITIES = {
     "blank": "nearly all pixels are of one brightness",
     "inverted": "looks like the average picture only with black and white swapped",
-    "rotated_90": "looks like the average picture once turned clockwise by a quarter",
-    "rotated_180": "looks like the average picture once turned upside down",
-    "rotated_270": "looks like the average picture once turned anticlockwise by a quarter",
+    "rotated_90": "looks like the average picture once turned clockwise by 90 degrees",
+    "rotated_180": "looks like the average picture once turned clockwise by 180 degrees",
+    "rotated_270": "looks like the average picture once turned clockwise by 270 degrees",
     "far": "its embedding is far from those of all other images",
 }
 

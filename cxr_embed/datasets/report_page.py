@@ -131,7 +131,8 @@ def _count_table(
     rows: list[list[object]] = [
         [value, f"{n:,}", f"{n / total:.1%}", charts.share_bar(n / total)] for value, n in counts
     ]
-    return table(caption or name, [name, "Images", "Share", ""], rows, numeric=(1, 2))
+    heading = name if caption else "Value"
+    return table(caption or name, [heading, "Images", "Share", ""], rows, numeric=(1, 2))
 
 
 def _lengths_and_angles(report: Report) -> list[Html]:

@@ -111,7 +111,7 @@ def _labels_told(report: Report) -> list[Html]:
     total = len(report.embeddings)
     words = (
         f"Labels are matched by {labels.key}: {total - labels.unlabelled:,} of {total:,} embeddings "
-        f"have a row, {labels.unmatched:,} rows of the table belong to no embedding."
+        f"have a row, {labels.unmatched:,} of the table's rows match no embedding."
     )
     return [tag("p", words, class_="dim")]
 

@@ -149,7 +149,7 @@ def pace(report: Report) -> list[Html]:
     run = main_run(report.runs)
     if run is None:
         return [tag("p", "No run's manifest is here.")]
-    said: list[Html] = []
+    figures, said = [], []
     for pace in report.paces:
         width = float(pace.edges[1] - pace.edges[0])
         chart = charts.histogram(
@@ -158,8 +158,9 @@ def pace(report: Report) -> list[Html]:
             label=f"Records written a second, over the {pace.edges[-1]:.0f} seconds of one run",
         )  # fmt: skip
         words = f"Run {pace.run_id}: records written a second, in steps of {width:.3g} s"
-        said.append(tag("figure", chart, tag("figcaption", words), class_="wide"))
-    if said:
+        figures.append(tag("figure", chart, tag("figcaption", words), class_="wide"))
+    if figures:
+        said.append(tag("div", *figures, class_="beside even"))
         said.append(
             tag("p", "From the times at which the records were written, failed images left aside. "
                 "A run begins with loading its model.", class_="dim")
