@@ -49,7 +49,8 @@ def make_flags() -> flags.FlagValues:
         "auto: principal components, and UMAP where it is installed", flag_values=values,
     )  # fmt: skip
     flags.DEFINE_float(
-        "duplicate_similarity", 0.98, "cosine around the mean from which images are near-duplicates",
+        "duplicate_similarity", 0.98,
+        "cosine around the mean from which images are near-duplicates",
         lower_bound=0.0, upper_bound=1.0, flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "of all that is chosen by chance", flag_values=values)
@@ -105,9 +106,7 @@ def write_page(flag: str, path: str, page: bytes) -> None:
     try:
         storage.write_whole(path, page)
     except OSError as error:
-        raise UsageError(
-            f"--{flag} {path} cannot be written: {error.strerror or error}"
-        ) from error
+        raise UsageError(f"--{flag} {path} cannot be written: {error.strerror or error}") from error
 
 
 def progress(what: str, total: int, items: Iterator[Any]) -> Iterator[Any]:
@@ -123,5 +122,3 @@ def progress(what: str, total: int, items: Iterator[Any]) -> Iterator[Any]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-

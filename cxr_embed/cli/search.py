@@ -106,8 +106,9 @@ def _search(values: flags.FlagValues) -> None:
         rendering = config.fingerprint.get("rendering") if config else None
         threads = min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))
         page = gallery.draw_gallery(
-            values.query, query, hits, path, rendering or "cxr_foundation", threads
-        )
+            values.query, query, hits,
+            output_path=path, rendering=rendering or "cxr_foundation", threads=threads,
+        )  # fmt: skip
         write_page("html", values.html, page)
         say(f"{values.html} shows them")
     _print(hits, f"{values.query}: {query.words}, among {len(embeddings)} embeddings")

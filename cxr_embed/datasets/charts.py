@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from cxr_embed.datasets.page import Html, tag
 
 _WIDTH, _HEIGHT = 640, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 10, 40
 _MAP_EDGE = 520
 _MAP_MARGIN = 16
 
@@ -26,7 +26,6 @@ def histogram(
     label: str,
     across: str,
     up: str,
-    tick_text: Callable[[float], str] | None = None,
 ) -> Html:
     """Returns bars over a continuous axis.
 
@@ -36,7 +35,6 @@ def histogram(
         label: what is shown, in a sentence, for those who cannot see it.
         across: says what lies along the horizontal axis.
         up: likewise of the vertical one.
-        tick_text: writes a tick of the horizontal axis; by default a plain number.
     """
     low, high = float(edges[0]), float(edges[-1])
     top = nice_ticks(0.0, float(heights.max()) or 1.0)[-1]
@@ -50,8 +48,9 @@ def histogram(
 
     parts = []
     for tick in nice_ticks(0.0, top):
+        at = _n(y(tick))
         parts += [
-            tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=_n(y(tick)), y2=_n(y(tick)), class_="grid"),
+            tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at, class_="grid"),
             tag("text", plain(tick), x=_LEFT - 8, y=_n(y(tick) + 4), class_="end"),
         ]
     for left, right, value in zip(edges, edges[1:], heights, strict=False):
@@ -63,8 +62,8 @@ def histogram(
         )  # fmt: skip
     for tick in nice_ticks(low, high):
         if low <= tick <= high:
-            text = tick_text(tick) if tick_text else plain(tick)
-            parts.append(tag("text", text, x=_n(x(tick)), y=_HEIGHT - _BOTTOM + 17, class_="middle"))
+            below = _HEIGHT - _BOTTOM + 17
+            parts.append(tag("text", plain(tick), x=_n(x(tick)), y=below, class_="middle"))
     parts.append(
         tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=_HEIGHT - _BOTTOM, y2=_HEIGHT - _BOTTOM,
             class_="axis")
@@ -107,11 +106,11 @@ def scatter(
         is_ordered: take the colours from dark to bright, not those that differ most.
     """
     prefix = "s" if is_ordered else "c"
-    placed = place(points)
     radius = _POINT_RADIUS if len(points) <= _MANY_POINTS else _SMALL_RADIUS
+    names = [f"{prefix}{colour}" if colour >= 0 else "none" for colour in colours]
     circles = [
-        tag("circle", cx=_n(cx), cy=_n(cy), r=radius, class_=f"{prefix}{colour}" if colour >= 0 else "none")
-        for (cx, cy), colour in zip(placed, colours, strict=True)
+        tag("circle", cx=_n(cx), cy=_n(cy), r=radius, class_=name)
+        for (cx, cy), name in zip(place(points), names, strict=True)
     ]
     return tag(
         "svg", tag("rect", width=_MAP_EDGE, height=_MAP_EDGE, class_="ground"), tag("g", *circles),

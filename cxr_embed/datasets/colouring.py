@@ -1,7 +1,8 @@
-"""Columns that a map can be coloured by: what becomes one of few groups, and which group is whose."""
+"""Columns that a map can be coloured by, each as a few groups."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def _by_ranges(name: str, numbers: list[float]) -> Colouring:
     ends = [ordered[0], *cuts, ordered[-1]]
     counts = Counter(codes)
     groups = []
-    for code, (low, high) in enumerate(zip(ends, ends[1:], strict=False)):
+    for code, (low, high) in enumerate(itertools.pairwise(ends)):
         last = code == len(cuts)
         words = f"{low:g} to {high:g}" if last else f"{low:g} to below {high:g}"
         groups.append((words, counts[code]))

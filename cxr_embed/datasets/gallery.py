@@ -21,7 +21,13 @@ class Hit:
 
 
 def draw_gallery(
-    name: str, query: Query, hits: Sequence[Hit], output_path: str, rendering: str, threads: int
+    name: str,
+    query: Query,
+    hits: Sequence[Hit],
+    *,
+    output_path: str,
+    rendering: str,
+    threads: int,
 ) -> bytes:
     """Returns the page. Images that cannot be read again have a word in place of a picture.
 

@@ -89,7 +89,8 @@ def umap(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed keeps it to one thread is what we want
-        reducer = _import_umap()(n_neighbors=min(_UMAP_NEIGHBOURS, len(coordinates) - 1), random_state=seed)
+        neighbours = min(_UMAP_NEIGHBOURS, len(coordinates) - 1)
+        reducer = _import_umap()(n_neighbors=neighbours, random_state=seed)
         return cast(np.ndarray, reducer.fit_transform(coordinates)).astype(np.float32)
 
 

@@ -19,9 +19,7 @@ class Pictures:
         paths: of the images, by row.
     """
 
-    def __init__(
-        self, looks: Mapping[int, Look], ids: Sequence[str], paths: Sequence[str]
-    ) -> None:
+    def __init__(self, looks: Mapping[int, Look], ids: Sequence[str], paths: Sequence[str]) -> None:
         self._looks, self._ids, self._paths = looks, ids, paths
         self._encoded: dict[int, str] = {}
         self._placed: dict[int, str] = {}

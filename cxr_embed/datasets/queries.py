@@ -77,11 +77,11 @@ def resolve(
     if query.endswith(RECORD_SUFFIX):
         found = _read_record(query, output_path)
     elif _is_there(query):
-        found = Query(
-            "an image file, embedded now", _embed(query, output_path, model_path, device, say), query
-        )
+        embedding = _embed(query, output_path, model_path, device, say)
+        found = Query("an image file, embedded now", embedding, query)
     else:
-        raise UsageError(f"--query {query}: neither an id in {output_path} nor a file{_hint(query, embeddings)}")
+        hint = _hint(query, embeddings)
+        raise UsageError(f"--query {query}: neither an id in {output_path} nor a file{hint}")
     if found.embedding.shape != embeddings.values.shape[1:]:
         raise UsageError(
             f"--query {query} has {found.embedding.size} floats, the embeddings in {output_path} "
@@ -150,8 +150,8 @@ def _embed(
     config = read_output_config(output_path)
     if config is None:
         raise UsageError(
-            f"{output_path} has no {CONFIG_NAME}, so that nothing tells how to embed {path}: search "
-            "for an id or a record"
+            f"{output_path} has no {CONFIG_NAME}, so that nothing tells how to embed {path}: "
+            "search for an id or a record"
         )
     try:
         radiograph = read_image(storage.read_bytes(path), rendering=config.fingerprint["rendering"])

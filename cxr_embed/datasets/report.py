@@ -215,9 +215,7 @@ def _look(report: Report, watch: Watch) -> None:
 
 
 def _find_oddities(report: Report) -> None:
-    pictures = {
-        row: look.picture for row, look in report.looks.items() if look.picture is not None
-    }
+    pictures = {row: look.picture for row, look in report.looks.items() if look.picture is not None}
     report.oddities = oddities.pixel_oddities(pictures)
     is_far = oddities.far_from_others(report.closeness.mean_similarities)
     for row in report.closeness.rows[is_far]:

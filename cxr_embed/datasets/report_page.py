@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_embed.datasets import charts, report_pictures, report_runs
+from cxr_embed.datasets import charts, report_runs
+from cxr_embed.datasets import report_pictures as shown
 from cxr_embed.datasets.page import Html, data_block, document, table, tag, theme_button
 from cxr_embed.datasets.pictures_on_page import Pictures
 from cxr_embed.datasets.report import Report
@@ -24,11 +25,11 @@ def draw_report(report: Report) -> bytes:
         _section("outcomes", "What became of each image", *report_runs.outcomes(report)),
         _section("pace", "How fast it went", *report_runs.pace(report)),
         _section("inputs", "What went in", *_inputs(report)),
-        _section("pictures", "What the model saw", *report_pictures.wall_of_pictures(report, pictures)),
+        _section("pictures", "What the model saw", *shown.wall_of_pictures(report, pictures)),
         _section("space", "The embeddings", *_lengths_and_angles(report)),
-        _section("map", "Map", *report_pictures.draw_maps(report)),
-        _section("duplicates", "Near-duplicates", *report_pictures.near_duplicates(report, pictures)),
-        _section("oddities", "Images that look wrong", *report_pictures.odd_images(report, pictures)),
+        _section("map", "Map", *shown.draw_maps(report)),
+        _section("duplicates", "Near-duplicates", *shown.near_duplicates(report, pictures)),
+        _section("oddities", "Images that look wrong", *shown.odd_images(report, pictures)),
         _section("method", "How this page was made", *_method(report)),
     ]
     links = [tag("a", title, href=f"#{name}") for name, title, _ in sections]
@@ -37,7 +38,7 @@ def draw_report(report: Report) -> bytes:
         f"Embeddings of {report.settings.input_path}",
         tag("header", _head(report), contents),
         tag("main", *(section for *_, section in sections)),
-        data_block("map-data", report_pictures.map_data(report, pictures)),
+        data_block("map-data", shown.map_data(report, pictures)),
     )
 
 
@@ -76,8 +77,8 @@ def _inputs(report: Report) -> list[Html]:
     if report.headers:
         looked = max(sum(n for _, n in values) for values in report.headers.values())
         said.append(
-            tag("p", f"From the headers of a random sample of {looked:,} images. Text is shown only "
-                "where it is a term that the standard defines.")
+            tag("p", f"From the headers of a random sample of {looked:,} images. Text is shown "
+                "only where it is a term that the standard defines.")
         )  # fmt: skip
         tables = [
             _count_table(name, [(value, number) for value, number in values[:_SHOWN_VALUES]],
@@ -100,13 +101,13 @@ def _sizes(report: Report) -> list[Html]:
         edges, heights, across="longer side in pixels", up="images",
         label=f"Longer side of {total:,} embedded images",
     )  # fmt: skip
-    common = [(f"{rows:,} × {columns:,}", n) for (rows, columns), n in
+    common = [(f"{rows:,} x {columns:,}", n) for (rows, columns), n in
               sizes.most_common(_SHOWN_SIZES)]  # fmt: skip
     caption = f"Sizes: the {len(common)} most common of {len(sizes):,}"
     words = f"Longer side of {total:,} embedded images, before they are fitted to the model"
     return [
         tag("div", tag("figure", chart, tag("figcaption", words), class_="wide"),
-            _count_table("Rows × columns", common, total, caption), class_="beside")
+            _count_table("Rows x columns", common, total, caption), class_="beside")
     ]  # fmt: skip
 
 

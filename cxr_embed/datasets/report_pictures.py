@@ -110,14 +110,14 @@ def _labels_told(report: Report) -> list[Html]:
         return []
     total = len(report.embeddings)
     words = (
-        f"Labels are matched by {labels.key}: {total - labels.unlabelled:,} of {total:,} embeddings "
-        f"have a row, {labels.unmatched:,} of the table's rows match no embedding."
+        f"Labels are matched by {labels.key}: {total - labels.unlabelled:,} of {total:,} "
+        f"embeddings have a row, {labels.unmatched:,} of the table's rows match no embedding."
     )
     return [tag("p", words, class_="dim")]
 
 
 def map_data(report: Report, pictures: Pictures) -> dict[str, Any]:
-    """Returns what the script shows of each point; to be asked for after all pictures are placed."""
+    """Returns what the script shows of each point, once all pictures have been placed."""
     embeddings = report.embeddings
     points = []
     for row in report.plotted:

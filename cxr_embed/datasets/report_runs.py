@@ -101,14 +101,14 @@ def outcomes(report: Report) -> list[Html]:
     ends, total = report.ends, len(report.ends.by_path)
     if not total:
         return [tag("p", "No run table names an image.")]
-    rows = [_outcome("embedded", "", "", "the record stands", ends.count("embedded"), total)]
+    rows = [_outcome(("embedded", "", "", "the record stands"), ends.count("embedded"), total)]
     for reason, number in ends.reasons("skipped"):
         meaning = SKIP_REASONS.get(reason, "")
-        rows.append(_outcome("skipped", "", reason, meaning, number, total))
+        rows.append(_outcome(("skipped", "", reason, meaning), number, total))
     for reason, number in ends.reasons("failed"):
         known = FAILURE_REASONS.get(reason)
         stage, meaning = (known.stage, known.meaning) if known else ("", "")
-        rows.append(_outcome("failed", stage, reason, meaning, number, total))
+        rows.append(_outcome(("failed", stage, reason, meaning), number, total))
     said = [
         tag("p", f"Of {total:,} images, how each ended in the last run that walked it."),
         table("Outcomes", ["Outcome", "Stage", "Reason", "Meaning", "Images", "Share", ""], rows,
@@ -123,7 +123,8 @@ def outcomes(report: Report) -> list[Html]:
     return [*said, *_failures(report)]
 
 
-def _outcome(kind: str, stage: str, reason: str, meaning: str, number: int, total: int) -> list[Any]:
+def _outcome(words: tuple[str, str, str, str], number: int, total: int) -> list[Any]:
+    kind, stage, reason, meaning = words
     share = number / total
     code = tag("code", reason) if reason else ""
     return [kind, stage, code, meaning, f"{number:,}", f"{share:.1%}", charts.share_bar(share)]
@@ -139,8 +140,9 @@ def _failures(report: Report) -> list[Html]:
     ]
     caption = "Images that failed"
     if len(failed) > len(rows):
-        caption = f"The first {len(rows)} of {len(failed):,} images that failed; all of them are in "
-        caption += "the failures.csv of the runs"
+        caption = (
+            f"The first {len(rows)} of {len(failed):,} images that failed; failures.csv has all"
+        )
     return [table(caption, ["Image", "Reason", "Detail"], rows, class_="paths")]
 
 
@@ -188,8 +190,8 @@ def _stages(run: Run) -> list[Html]:
     load = float(seconds.get("model_load") or 0)
     megabytes = float(run.manifest.get("bytes_read") or 0) / 1e6
     words = (
-        f"Run {run.run_id}: {_whole(run.counts.get('embedded'))} images in {wall:,.1f} s, the model "
-        f"loaded in {load:.1f} s before; {megabytes:,.0f} MB read; batches of "
+        f"Run {run.run_id}: {_whole(run.counts.get('embedded'))} images in {wall:,.1f} s, the "
+        f"model loaded in {load:.1f} s before; {megabytes:,.0f} MB read; batches of "
         f"{run.manifest.get('batch_size')}, {run.manifest.get('threads')} threads."
     )
     return [

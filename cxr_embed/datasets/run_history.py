@@ -115,8 +115,10 @@ def read_ends(output_path: str, runs: list[Run]) -> Ends:
             except OSError:  # a run that was killed leaves none
                 ends.damaged_tables += 1
                 continue
-            for path, end in _table_rows(name, data.decode("utf-8", "surrogateescape")):
-                ends.by_path[path] = end
+            try:
+                ends.by_path.update(_table_rows(name, data.decode("utf-8", "surrogateescape")))
+            except csv.Error:
+                ends.damaged_tables += 1
     return ends
 
 
@@ -180,8 +182,8 @@ def paces(runs: list[Run], times: np.ndarray, *, most: int = 3, least: int = 20)
         if len(own) < 0.9 * embedded:
             continue
         bins = int(np.clip(len(own) // 5, 5, 40))
-        first_second = min(own.min() - begin, 0)
-        counts, edges = np.histogram(own - begin, bins, (first_second, max(own.max() - begin, 1e-3)))
+        span = (0.0, max(float(own.max()) - begin, 1e-3))
+        counts, edges = np.histogram(own - begin, bins, span)
         found.append((len(own), Pace(run.run_id, edges, counts)))
     found.sort(key=lambda item: -item[0])
     return sorted((pace for _, pace in found[:most]), key=lambda pace: pace.run_id)

@@ -1,8 +1,8 @@
 """Nearest embeddings by cosine: exact, block by block, with little memory beside the matrix itself.
 
-A scan reads the matrix once, which takes seconds even for a million embeddings. An index would have
-to do the same to be built, and approximate ones lose matches. FAISS is used for what it does faster,
-selecting the best of each block for many queries at a time, and finds the same neighbours.
+A scan reads the matrix once, which takes seconds even for a million embeddings. An index would
+have to do the same to be built, and approximate ones lose matches. FAISS is used for what it does
+faster, selecting the best of each block for many queries at a time; it finds the same neighbours.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def _without(found: Neighbours, leave_out: np.ndarray) -> Neighbours:
     is_out = found.rows == leave_out[:, np.newaxis]
     is_out[~is_out.any(axis=1), -1] = True
     shape = (len(found.rows), found.rows.shape[1] - 1)
-    return Neighbours(found.rows[~is_out].reshape(shape), found.similarities[~is_out].reshape(shape))
+    kept = found.rows[~is_out], found.similarities[~is_out]
+    return Neighbours(kept[0].reshape(shape), kept[1].reshape(shape))
 
 
 # (unit queries, block, k, centre) -> positions in the block and cosines, both (queries, k)
