@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from cxr_embed.cli import inspect, run
+from cxr_embed.cli import inspect, report, run, search
 from cxr_embed.cli.flags import without_choices
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
 
@@ -49,6 +49,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "flags": ("flags.md", lambda: _flags(run.make_flags())),
     "inspect": ("inspect.md", lambda: _flags(inspect.make_flags())),
     "reasons": ("outputs.md", _reasons),
+    "report": ("report.md", lambda: _flags(report.make_flags())),
+    "search": ("search.md", lambda: _flags(search.make_flags())),
     "warnings": ("pixels.md", _warnings),
 }
 

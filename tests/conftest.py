@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from faulty_output import Output, make_output
 
 # Machines may be slow and busy; what a test finds must not depend on that, nor on chance.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -48,3 +49,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "efficientnet-b0"
     export_model(folder, architecture="efficientnet-b0", image_size=64, embedding_size=4096)
     return folder
+
+
+@pytest.fixture(scope="session")
+def output(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Output:
+    """Real records of a real model, from radiographs with known faults; not to be changed."""
+    return make_output(tmp_path_factory.mktemp("look"), small_model)

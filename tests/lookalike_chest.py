@@ -16,6 +16,8 @@ def chest(seed: int) -> np.ndarray:
     for side in (-1, 1):
         size = (19 + int(random.integers(-2, 3)), 42 + int(random.integers(-3, 4)))
         cv2.ellipse(picture, (70 + x + side * 28, 72 + y), size, 0, 0, 360, 0.15, -1)
-    cv2.ellipse(picture, (80 + x, 95 + y), (20, 18 + int(random.integers(0, 6))), 0, 0, 360, 0.8, -1)
+    cv2.ellipse(
+        picture, (80 + x, 95 + y), (20, 18 + int(random.integers(0, 6))), 0, 0, 360, 0.8, -1
+    )
     picture = cv2.GaussianBlur(picture, (0, 0), 3) + random.normal(0, 0.01, picture.shape)
     return (np.clip(picture, 0, 1) * 65535).astype(np.uint16)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 from builders import make_dicom
 from lookalike_chest import chest
 
@@ -25,9 +24,8 @@ class Output:
     records: Path
 
 
-@pytest.fixture(scope="session")
-def output(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Output:
-    root = tmp_path_factory.mktemp("look")
+def make_output(root: Path, small_model: Path) -> Output:
+    """Makes radiographs below `root` and embeds them."""
     images = root / "radiographs"
     (images / "s1").mkdir(parents=True)
     for number in range(16):
