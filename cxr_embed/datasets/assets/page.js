@@ -35,6 +35,7 @@
   );
   const reach = 14;
   let marked = -1;
+  let onMap = 0;
 
   const make = (name, text, kind) => {
     const element = document.createElement(name);
@@ -67,6 +68,7 @@
   };
 
   const colour = (column) => {
+    unmark();
     for (const points of circles) {
       points.forEach((point, number) => {
         point.setAttribute("class", classOf(column, column.codes[number]));
@@ -77,7 +79,6 @@
     );
     if (column.without) keys.push(key("none", data.noValue, column.without));
     legend.replaceChildren(...keys);
-    marked = -1;
   };
 
   const unmark = () => {
@@ -118,7 +119,14 @@
       fill(number);
     }
     card.hidden = false;
-    const box = circles[which][number].getBoundingClientRect();
+    onMap = which;
+    move();
+  };
+
+  // Beside its point, wherever the page is scrolled to.
+  const move = () => {
+    if (card.hidden) return;
+    const box = circles[onMap][marked].getBoundingClientRect();
     const [width, height] = [card.offsetWidth, card.offsetHeight];
     const right = box.right + 12;
     const left = right + width < innerWidth - 8 ? right : box.left - 12 - width;
@@ -173,7 +181,7 @@
       show(which, marked < 0 ? nearest(which, size, size)[0] : step(which, ...direction));
     });
   });
-  addEventListener("scroll", unmark, { passive: true });
+  addEventListener("scroll", move, { passive: true });
   if (choice) {
     choice.addEventListener("change", () => colour(data.columns[choice.value]));
     // A page that is loaded again keeps its choice, and the map's colours have to follow.
