@@ -146,7 +146,8 @@ def near_duplicates(report: Report, pictures: Pictures) -> list[Html]:
     if not report.groups:
         return [tag("p", f"None, {basis}.")]
     images = sum(len(group.rows) for group in report.groups)
-    words = f"{len(report.groups):,} group{'s' * (len(report.groups) > 1)} of {images:,} images in all, {basis}."
+    noun = "group" if len(report.groups) == 1 else "groups"
+    words = f"{len(report.groups):,} {noun} of {images:,} images in all, {basis}."
     if len(report.groups) > SHOWN_GROUPS:
         words += f" The closest {SHOWN_GROUPS} are shown."
     if report.closeness.is_sample:
