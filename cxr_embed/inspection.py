@@ -25,7 +25,7 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, Radiograph
 
 # Text is shown only where it is one of these (PS3.3 C.7.3.1.1.1, C.8.1.1, C.7.6.3.1.2, C.11.2.1.3,
 # C.11.6.1.2, C.7.6.1.1.5). Anything else may be anything, a name for one.
-_DEFINED_TERMS: dict[str, tuple[str, ...]] = {
+DEFINED_TERMS: dict[str, tuple[str, ...]] = {
     "Modality": (
         *dicom.RADIOGRAPH_MODALITIES, "CT", "DOC", "ECG", "ES", "GM", "IO", "KO", "MR", "NM", "OCT",
         "OP", "PR", "PT", "REG", "RTDOSE", "RTIMAGE", "RTPLAN", "RTSTRUCT", "SEG", "SM", "SR", "US",
@@ -195,7 +195,7 @@ def _value(dataset: Dataset, keyword: str) -> str:
         value = dataset[keyword].value
         if keyword in _NUMBERS:
             return _number_words(value)
-        if keyword in _DEFINED_TERMS:
+        if keyword in DEFINED_TERMS:
             return _term_words(keyword, value)
         if keyword.endswith("Sequence"):
             return _table_words(value)
@@ -224,7 +224,7 @@ def _term_words(keyword: str, value: Any) -> str:
     text = str(value or "").strip(" \0").upper()
     if not text:
         return "(empty)"
-    return text if text in _DEFINED_TERMS[keyword] else "(not a defined term)"
+    return text if text in DEFINED_TERMS[keyword] else "(not a defined term)"
 
 
 def _table_words(items: Any) -> str:

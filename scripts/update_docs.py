@@ -8,7 +8,18 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from cxr_embed.cli import evaluate, few_shot, inspect, pack, predict, run, train, verify
+from cxr_embed.cli import (
+    evaluate,
+    few_shot,
+    inspect,
+    pack,
+    predict,
+    report,
+    run,
+    search,
+    train,
+    verify,
+)
 from cxr_embed.cli.flags import without_choices
 from cxr_embed.datasets.findings import NOTES, PROBLEMS, REPAIRABLE
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
@@ -70,6 +81,8 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "verify": ("datasets.md", lambda: _flags(verify.make_flags())),
     "inspect": ("inspect.md", lambda: _flags(inspect.make_flags())),
     "reasons": ("outputs.md", _reasons),
+    "report": ("report.md", lambda: _flags(report.make_flags())),
+    "search": ("search.md", lambda: _flags(search.make_flags())),
     "warnings": ("pixels.md", _warnings),
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from faulty_output import Output, make_output
 
 # Machines may be slow and busy; what a test finds must not depend on that, nor on chance.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -64,3 +65,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = Tiny()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.__call__})
     return folder
+
+
+@pytest.fixture(scope="session")
+def output(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Output:
+    """Real records of a real model, from radiographs with known faults; not to be changed."""
+    return make_output(tmp_path_factory.mktemp("look"), small_model)

@@ -19,6 +19,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
     "pack": ("cxr_embed.cli.pack", "embeddings into Parquet, .npz or TFRecord shards"),
     "verify": ("cxr_embed.cli.verify", "looks for torn, missing, doubled or odd embeddings"),
+    "search": ("cxr_embed.cli.search", "the images most alike to one"),
+    "report": ("cxr_embed.cli.report", "one HTML page about an output"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 

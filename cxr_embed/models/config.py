@@ -163,6 +163,25 @@ class ModelConfig:
             ]
         return {k: _listed(v) for k, v in chosen.items()} or None
 
+    @classmethod
+    def from_dict(cls, chosen: dict[str, Any] | None) -> ModelConfig:
+        """Returns the config that `as_dict` gave, the endpoint's part left out.
+
+        Raises:
+            TypeError: a key that means nothing here.
+        """
+        known = {k: _tupled(v) for k, v in (chosen or {}).items() if k != "stages"}
+        stages = [
+            StageConfig(**{k: _tupled(v) for k, v in stage.items()})
+            for stage in (chosen or {}).get("stages", ())
+        ]
+        return cls(**known, stages=tuple(stages))
+
+
+def _tupled(value: Any) -> Any:
+    """Returns lists as tuples, the inverse of `_listed`."""
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
 
 def _listed(value: Any) -> Any:
     """Returns tuples as lists, as they come back from JSON."""

@@ -1,0 +1,124 @@
+"""`cxr-embed report`: one self-contained HTML page about an output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+
+from cxr_embed import storage
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.errors import UsageError
+
+USAGE = """\
+Writes one self-contained HTML page about an output: what ran, what became of each image, how fast,
+what the model saw, a map of the embeddings, near-duplicates, images that look wrong.
+
+  cxr-embed report --input_path OUTPUT --output_path report.html [flags]"""
+
+# More at a time only wait for one another: decoding has processes of its own.
+_MOST_THREADS = 16
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+
+    def text(name: str, help_: str) -> None:
+        flags.DEFINE_string(name, None, help_, flag_values=values)
+
+    text("input_path", "embeddings: an output of the main job, local or gs://")
+    text("output_path", "the page to write, .html, local or gs://; one that is there is replaced")
+    text(
+        "labels_csv",
+        "a CSV file of labels, one row an image or a study; any column can colour the map",
+    )
+    text("colour_by", "the column that colours the map at first; a menu on the page has the others")
+    flags.DEFINE_integer(
+        "images", 200, "images to read again for pictures and header statistics; 0 is none",
+        lower_bound=0, upper_bound=5000, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "points", 3000, "points on the map", lower_bound=1, upper_bound=20_000, flag_values=values
+    )
+    flags.DEFINE_enum(
+        "map", "auto", ["auto", "pca", "umap"],
+        "auto: principal components, and UMAP where it is installed", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "duplicate_similarity", 0.98,
+        "cosine around the mean from which images are near-duplicates",
+        lower_bound=0.0, upper_bound=1.0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("seed", 0, "of all that is chosen by chance", flag_values=values)
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Writes a report; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    if not values.input_path:
+        raise UsageError("--input_path is missing: an output of the main job")
+    check_page_path("output_path", values.output_path)
+    from cxr_embed.datasets.report import ReportSettings, make_report
+    from cxr_embed.datasets.report_page import draw_report
+
+    report = make_report(
+        ReportSettings(
+            input_path=values.input_path,
+            labels_csv=values.labels_csv,
+            colour_by=values.colour_by,
+            images=values.images,
+            points=values.points,
+            maps=values.map,
+            duplicate_similarity=values.duplicate_similarity,
+            seed=values.seed,
+            threads=min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0))),
+        ),
+        _say,
+        progress,
+    )
+    page = draw_report(report)
+    write_page("output_path", values.output_path, page)
+    print(f"{values.output_path}: {len(page) / 1e6:.1f} MB")
+    return 0
+
+
+def check_page_path(flag: str, path: str | None) -> None:
+    """Raises UsageError where a page cannot be written to `path`, before any work is done."""
+    if not path:
+        raise UsageError(f"--{flag} is missing: the .html file to write")
+    if not path.lower().endswith((".html", ".htm")):
+        raise UsageError(f"--{flag} {path} must end in .html")
+    if problem := storage.why_not_writable(path.rpartition("/")[0] or "."):
+        raise UsageError(f"--{flag} {path} cannot be written: {problem}")
+
+
+def write_page(flag: str, path: str, page: bytes) -> None:
+    """Writes a page, whole or not at all."""
+    try:
+        storage.write_whole(path, page)
+    except OSError as error:
+        raise UsageError(f"--{flag} {path} cannot be written: {error.strerror or error}") from error
+
+
+def progress(what: str, total: int, items: Iterator[Any]) -> Iterator[Any]:
+    """Hands items on while a bar on the terminal, or one line elsewhere, says how far it is."""
+    if not sys.stderr.isatty():
+        _say(f"{what}: {total}")
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(items, what, total, console=Console(stderr=True)))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,139 @@
+"""`cxr-embed search`: the images most alike to one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from cxr_embed import models
+from cxr_embed.cli import flags as cli_flags
+from cxr_embed.cli.report import check_page_path, write_page
+from cxr_embed.datasets.search import ENGINES
+from cxr_embed.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxr_embed.datasets.gallery import Hit
+
+USAGE = """\
+Finds the images whose embeddings are most alike to one, by cosine, exactly.
+
+  cxr-embed search --input_path OUTPUT --query ID_OR_RECORD_OR_IMAGE [flags]
+
+On a terminal the result is a table, elsewhere lines of tab-separated values."""
+
+_MOST_THREADS = 8
+
+
+def make_flags() -> flags.FlagValues:
+    """Returns the verb's flags, unparsed."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "input_path", None, "embeddings: an output of the main job, local or gs://",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "query", None,
+        "a dicom id or path of an image in there, a record file, or an image file, which is "
+        "embedded with the output's own model and settings", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("k", 10, "how many images", lower_bound=1, flag_values=values)
+    flags.DEFINE_string(
+        "html", None, "also write a page with pictures, .html, local or gs://", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "index", "auto", list(ENGINES),
+        "faiss compares with FAISS, extra explore; it finds the same, and one query gains nothing",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "model_path", None,
+        "for an image file: where the output's model lies now; by default where the run found it",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "device", "auto", list(models.DEVICES), "for an image file: where to run the model",
+        flag_values=values,
+    )  # fmt: skip
+    return values
+
+
+def main(arguments: list[str]) -> int:
+    """Searches; returns the exit status."""
+    values = make_flags()
+    if cli_flags.wants_help(arguments):
+        print(cli_flags.help_text(USAGE, values))
+        return 0
+    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
+    if not values.input_path:
+        raise UsageError("--input_path is missing: an output of the main job")
+    if not values.query:
+        raise UsageError("--query is missing: a dicom id, a record file or an image file")
+    if values.html is not None:
+        check_page_path("html", values.html)
+    _search(values)
+    return 0
+
+
+def _search(values: flags.FlagValues) -> None:
+    import numpy as np
+
+    from cxr_embed.cli import terminal
+    from cxr_embed.datasets import gallery, queries, search
+    from cxr_embed.embeddings import load_embeddings
+    from cxr_embed.fingerprint import read_output_config
+
+    terminal.set_up_logging(0)
+    say = terminal.Speaker()
+    path = values.input_path
+    embeddings = load_embeddings(path)
+    query = queries.resolve(
+        values.query, embeddings, path,
+        model_path=values.model_path, device=values.device, say=say,
+    )  # fmt: skip
+    found = search.nearest(
+        embeddings.values, query.embedding[np.newaxis], values.k,
+        leave_out=np.array([query.row]) if query.row >= 0 else None, engine=values.index,
+    )  # fmt: skip
+    hits = [
+        gallery.Hit(float(similarity), embeddings.ids[row], embeddings.image_ids[row])
+        for row, similarity in zip(found.rows[0], found.similarities[0], strict=True)
+    ]
+    if values.html:
+        config = read_output_config(path)
+        rendering = config.fingerprint.get("rendering") if config else None
+        threads = min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))
+        page = gallery.draw_gallery(
+            values.query, query, hits,
+            output_path=path, rendering=rendering or "cxr_foundation", threads=threads,
+        )  # fmt: skip
+        write_page("html", values.html, page)
+        say(f"{values.html} shows them")
+    _print(hits, f"{values.query}: {query.words}, among {len(embeddings)} embeddings")
+
+
+def _print(hits: list[Hit], title: str) -> None:
+    if not sys.stdout.isatty():
+        print("rank\tcosine\tdicom_id\timage_id")
+        for rank, hit in enumerate(hits, 1):
+            print(rank, f"{hit.similarity:.6f}", _plain(hit.dicom_id), _plain(hit.path), sep="\t")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table("", "cosine", "dicom_id", "image_id", box=None, header_style="bold")
+    shown.columns[0].justify = shown.columns[1].justify = "right"
+    for rank, hit in enumerate(hits, 1):
+        names = (Text(_plain(name), overflow="fold") for name in (hit.dicom_id, hit.path))
+        shown.add_row(str(rank), f"{hit.similarity:.4f}", *names)
+    console = Console()
+    console.print(Text(_plain(title), style="dim"))
+    console.print(shown)
+
+
+def _plain(name: str) -> str:
+    """Returns a name that a terminal can be given: it must not command it, nor break a line."""
+    return "".join(c if c.isprintable() else "?" for c in name)

@@ -1,0 +1,203 @@
+"""What the runs into an output have left behind: manifests, tables, and the records' times."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cxr_embed import storage
+from cxr_embed.outputs import RUNS_FOLDER
+from cxr_embed.runs import TABLES
+from cxr_embed.sources import RECORD_SUFFIX
+
+_KIND_OF_TABLE = {"embedded": "embedded", "failures": "failed", "skipped": "skipped"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its name and its manifest, empty where that is missing or damaged."""
+
+    run_id: str
+    manifest: dict[str, Any]
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Images by outcome, as the manifest has them."""
+        counts = self.manifest.get("counts")
+        return counts if isinstance(counts, dict) else {}
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decided its numbers."""
+        fingerprint = self.manifest.get("fingerprint")
+        return fingerprint if isinstance(fingerprint, dict) else {}
+
+    @property
+    def started(self) -> datetime.datetime | None:
+        """When it began."""
+        return _time(self.manifest.get("started"))
+
+    @property
+    def finished(self) -> datetime.datetime | None:
+        """When it ended."""
+        return _time(self.manifest.get("finished"))
+
+
+class End(NamedTuple):
+    """How the last run that walked an image ended for it; see the tables in docs/outputs.md."""
+
+    kind: str
+    dicom_id: str
+    reason: str = ""
+    detail: str = ""
+    rows: int = 0
+    columns: int = 0
+    warnings: str = ""
+
+
+@dataclass
+class Ends:
+    """The ends of all images that any table names, by path."""
+
+    by_path: dict[str, End] = field(default_factory=dict)
+    damaged_tables: int = 0
+
+    def count(self, kind: str) -> int:
+        """How many images ended so."""
+        return sum(end.kind == kind for end in self.by_path.values())
+
+    def reasons(self, kind: str) -> list[tuple[str, int]]:
+        """Reasons and their counts, most common first."""
+        return Counter(e.reason for e in self.by_path.values() if e.kind == kind).most_common()
+
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """(rows, columns) of the embedded images, and how many have them."""
+        return Counter((e.rows, e.columns) for e in self.by_path.values() if e.rows)
+
+    def warnings(self) -> list[tuple[str, int]]:
+        """Warnings of the embedded images and their counts, most common first."""
+        embedded = (e for e in self.by_path.values() if e.kind == "embedded")
+        return Counter(code for e in embedded for code in e.warnings.split()).most_common()
+
+
+def read_runs(output_path: str) -> list[Run]:
+    """Returns the runs into an output, the oldest first; none where it is not a run's output."""
+    folder = storage.join(output_path, RUNS_FOLDER)
+    names = {entry.path.partition("/")[0] for entry in storage.list_files(folder)}
+    return [Run(name, _manifest(storage.join(folder, name))) for name in sorted(names)]
+
+
+def _manifest(folder: str) -> dict[str, Any]:
+    try:
+        found = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_ends(output_path: str, runs: list[Run]) -> Ends:
+    """Reads the tables of all runs; what a later run says of an image replaces what stood there."""
+    ends = Ends()
+    for run in runs:
+        folder = storage.join(output_path, RUNS_FOLDER, run.run_id)
+        for name in TABLES:
+            try:
+                data = storage.read_bytes(storage.join(folder, f"{name}.csv"))
+            except OSError:  # a run that was killed leaves none
+                ends.damaged_tables += 1
+                continue
+            try:
+                ends.by_path.update(_table_rows(name, data.decode("utf-8", "surrogateescape")))
+            except csv.Error:
+                ends.damaged_tables += 1
+    return ends
+
+
+def _table_rows(name: str, text: str) -> Iterator[tuple[str, End]]:
+    kind = _KIND_OF_TABLE[name]
+    for row in csv.DictReader(io.StringIO(text)):
+        if None in row.values() or not row.get("path"):  # cut short
+            continue
+        yield row["path"], End(
+            kind, row["dicom_id"], row.get("reason", ""), row.get("detail", ""),
+            _number(row.get("rows")), _number(row.get("columns")), row.get("warnings", ""),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Records of one run over time, by when each was written.
+
+    Attributes:
+        run_id: the run.
+        edges: float64 of shape (bins + 1,): seconds since the run began.
+        counts: int64 of shape (bins,): records written in each bin.
+    """
+
+    run_id: str
+    edges: np.ndarray
+    counts: np.ndarray
+
+
+def record_times(output_path: str) -> np.ndarray:
+    """Returns when each record was last written, seconds since 1970; empty for gs:// outputs."""
+    if storage.is_remote(output_path) or not Path(output_path).is_dir():
+        return np.empty(0)
+    times = [
+        Path(output_path, entry.path).stat().st_mtime
+        for entry in storage.list_files(output_path)
+        if entry.path.endswith(RECORD_SUFFIX)
+    ]
+    return np.array(times)
+
+
+def paces(runs: list[Run], times: np.ndarray, *, most: int = 3, least: int = 20) -> list[Pace]:
+    """Tells how fast runs went over time, from the times of the records that they wrote.
+
+    A run is left out where most of its records have other times by now, since they were copied or
+    written again.
+
+    Args:
+        runs: all of them.
+        times: as `record_times` gives them.
+        most: how many runs, those with most records.
+        least: records that a run must have written.
+    """
+    found = []
+    for run in runs:
+        embedded = _number(run.counts.get("embedded"))
+        if run.started is None or run.finished is None or embedded < least:
+            continue
+        begin, end = run.started.timestamp(), run.finished.timestamp() + 1  # whole seconds
+        own = times[(times >= begin) & (times <= end)]
+        if len(own) < 0.9 * embedded:
+            continue
+        bins = int(np.clip(len(own) // 5, 5, 40))
+        span = (0.0, max(float(own.max()) - begin, 1e-3))
+        counts, edges = np.histogram(own - begin, bins, span)
+        found.append((len(own), Pace(run.run_id, edges, counts)))
+    found.sort(key=lambda item: -item[0])
+    return sorted((pace for _, pace in found[:most]), key=lambda pace: pace.run_id)
+
+
+def _time(text: Any) -> datetime.datetime | None:
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _number(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return 0
