@@ -384,12 +384,16 @@ def _manifest(
         "stopped_early": result.stopped_early,
         "handed_over": result.handed_over,
         "bytes_read": counters.get("bytes_read", 0),
-        # Seconds summed over threads, except the first three, which a clock on the wall shows.
+        "model_calls_by_batch_size": _by_reason(counters, "batches_of/"),
+        # Seconds summed over threads, except the first two, which a clock on the wall shows.
         "seconds": {
-            "model_load": round(conditions.load_seconds, 3),
             "wall": round(result.seconds, 3),
             "until_first_image": round(conditions.first_image_seconds, 3),
             **_stages(counters),
+            # Workers elsewhere load it for themselves.
+            "model_load": round(
+                conditions.load_seconds + counters.get("model_load_microseconds", 0) / 1e6, 3
+            ),
         },
         "images_per_second": round(result.images_per_second, 3),
     }

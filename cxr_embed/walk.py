@@ -6,6 +6,7 @@ costs once a chunk here, and only references and lines of tables ever leave it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -82,7 +83,8 @@ class Walked:
     Attributes:
         outcomes: the end of each image that was started.
         checked: a line of the ledger for each record written to a local output.
-        counts: `embedded`, `failed/<reason>`, `skipped/<reason>`, `bytes_read`, `model_calls`, and
+        counts: `embedded`, `failed/<reason>`, `skipped/<reason>`, `bytes_read`, `model_calls`,
+            `batches_of/<number of images>`, and
             `<stage>_microseconds`, summed over threads.
     """
 
@@ -140,7 +142,12 @@ class Walk:
         cv2.setNumThreads(1)
         self._settings = settings
         self._monitor = monitor.monitor_of(settings.run_id, settings.max_failures)
+        since = time.perf_counter()
         self._model = models.shared(settings.model)
+        loading = round((time.perf_counter() - since) * 1e6)
+        # Told with the first chunk: Beam's counters belong to bundles, and no bundle has begun. A
+        # model that the process had already took no time.
+        self._loading = [loading] if loading > 1_000 else []
         self._batch_size = settings.batch_size or self._model.best_batch_size
         self._is_remote = storage.is_remote(settings.output_path)
         self.threads = threads.choose(
@@ -158,6 +165,8 @@ class Walk:
     def walk(self, refs: Sequence[ImageRef]) -> Walked:
         """Walks a chunk to its end, or until the run is asked to stop."""
         walked = Walked()
+        with contextlib.suppress(IndexError):  # another thread may have told it
+            walked.counts["model_load_microseconds"] += self._loading.pop()
         size = self._batch_size
         ready: list[FittedImage] = []
         for some in slices(refs, size):
@@ -219,6 +228,7 @@ class Walk:
             results = models.embed_each(self._model, [image.fitted for image in images])
             clock.book("infer")
         walked.counts["model_calls"] += 1
+        walked.counts[f"batches_of/{len(images)}"] += 1
         for outcome, line in self._write_all(list(zip(images, results, strict=True))):
             if line is not None:
                 walked.checked.append(line)

@@ -54,6 +54,9 @@ def test_every_image_ends_once_and_batches_are_filled_up(
     assert walked.counts["embedded"] == 8
     assert walked.counts["failed/truncated"] == walked.counts["failed/not_an_image"] == 1
     assert walked.counts["model_calls"] == calls
+    batches = {int(n[11:]): k for n, k in walked.counts.items() if n.startswith("batches_of/")}
+    assert sum(batches.values()) == calls
+    assert sum(images * count for images, count in batches.items()) == 8
     for ref in refs:
         if isinstance(ends[ref.dicom_id], Embedded):
             data = (tmp_path / "out" / ref.record).read_bytes()

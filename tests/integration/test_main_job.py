@@ -186,6 +186,7 @@ class TestOutcomes:
         assert written["device"] == "cpu"
         assert written["fingerprint"]["rendering"] == "cxr_foundation"
         assert {"read", "decode_and_render", "fit", "infer", "write"} < set(written["seconds"])
+        assert written["model_calls_by_batch_size"] == {"1": 12}
         embedded = table(tmp_path / "out", "embedded")
         assert len(embedded) == 12
         assert embedded[0]["rows"] == str(GRADIENT.shape[0])
