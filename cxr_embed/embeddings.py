@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from cxr_embed.datasets import labels as label_tables
+from cxr_embed.datasets import search
 from cxr_embed.datasets.mimic_paths import mimic_ids
 from cxr_embed.datasets.parts import Filtered, Part, open_parts, read_parts
-from cxr_embed.datasets.vectors import cosine_nearest, normalise
+from cxr_embed.datasets.vectors import normalise
 from cxr_embed.errors import UsageError
 from cxr_embed.records import utf8_text
 from cxr_embed.sources import RECORD_SUFFIX, dicom_id
@@ -136,10 +137,11 @@ class Embeddings:
         return self._neighbours(np.asarray(vector, np.float32), k, None)
 
     def _neighbours(self, vector: np.ndarray, k: int, skip: int | None) -> list[Neighbour]:
-        rows, cosines = cosine_nearest(self.values, vector, k, skip)
+        leave_out = None if skip is None else np.array([skip])
+        found = search.nearest(self.values, vector[np.newaxis], k, leave_out=leave_out)
         return [
             Neighbour(self.ids[row], self.image_ids[row], float(cosine), int(row))
-            for row, cosine in zip(rows, cosines, strict=True)
+            for row, cosine in zip(found.rows[0], found.similarities[0], strict=True)
         ]
 
     def to_pandas(self) -> pd.DataFrame:

@@ -17,10 +17,9 @@ from typing import Any
 import cv2
 import grpc
 import numpy as np
+import tensorflow as tf
 from google.cloud.aiplatform_v1.types import PredictRequest, PredictResponse
 from google.protobuf import json_format
-
-from cxr_embed.records import _fields
 
 SIZE = 24
 PREDICT = "/google.cloud.aiplatform.v1.PredictionService/Predict"
@@ -39,11 +38,10 @@ def embedding_of(pixels: np.ndarray) -> np.ndarray:
 def pixels_of(instance: Any) -> np.ndarray:
     """Returns the image of one instance, read without the code under test that wrote it."""
     example = base64.b64decode(instance.struct_value.fields["b64"].string_value, validate=True)
-    found = {}
-    for entry in _fields(_fields(example, 1)[0], 1):
-        found[_fields(entry, 1)[0]] = _fields(_fields(_fields(entry, 2)[0], 1)[0], 1)[0]
-    assert found[b"image/format"] == b"png"
-    return cv2.imdecode(np.frombuffer(found[b"image/encoded"], np.uint8), cv2.IMREAD_UNCHANGED)
+    found = tf.train.Example.FromString(example).features.feature
+    assert list(found["image/format"].bytes_list.value) == [b"png"]
+    (png,) = found["image/encoded"].bytes_list.value
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 class Server:
