@@ -32,7 +32,8 @@ _REPORTED_PACKAGES = ("cxr-embed", "apache-beam", "tensorflow", "pydicom", "nump
 def new_run_id() -> str:
     """Returns `<UTC time>-<short id>`; names sort by time."""
     now = datetime.datetime.now(datetime.UTC)
-    return f"{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    # Milliseconds: a run that has nothing to do ends within the second it began in.
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{uuid.uuid4().hex[:6]}"
 
 
 def run_folder(output_path: str, run_id: str) -> str:
