@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from make_sample_dicoms import make_dataset
 from running import manifest, run_here
 
 import cxr_embed
@@ -50,21 +51,17 @@ def test_real_radiographs_through_the_reference_model(
     assert first @ alone / np.linalg.norm(alone) > 0.9999
 
 
-def test_embeddings_of_the_reference_model_tell_images_apart(
-    real_radiographs: dict[str, Path],
-) -> None:
+def test_embeddings_of_the_reference_model_tell_images_apart() -> None:
+    """Of generated patients; images of two kinds would only show the way from kind to kind."""
     from cxr_embed import models
-    from cxr_embed.models.calibration import synthetic_radiographs
 
-    path = reference.ensure_reference_model(print)
-    model = models.load(models.ModelSettings(path))
-    names = ("RG1_UNCR.dcm", "RG3_UNCR.dcm")
-    real = [model.fit(cxr_embed.read_radiograph(real_radiographs[name])) for name in names]
-    batch = np.concatenate([np.stack(real), synthetic_radiographs(3, 475, seed=77)])
+    model = models.load(models.ModelSettings(reference.ensure_reference_model(print)))
+    patients = [cxr_embed.read_radiograph(make_dataset(seed)) for seed in range(6)]
+    batch = np.stack([model.fit(patient) for patient in patients])
     vectors = np.concatenate([model.embed(image[np.newaxis]) for image in batch])
     np.testing.assert_array_equal(model.embed(batch[:1])[0], vectors[0])
     centred = vectors - vectors.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    assert (centred @ centred.T)[np.triu_indices(len(batch), 1)].max() < 0.8
+    assert (centred @ centred.T)[np.triu_indices(len(batch), 1)].max() < 0.6
     together = model.embed(batch[[1, 0]])
     assert np.abs(together - vectors[[1, 0]]).max() <= 1e-4 * np.abs(vectors).max()
