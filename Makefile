@@ -31,7 +31,7 @@ demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2
 	$(BIN)/python scripts/show_embeddings.py $(DEMO)/embeddings
 
 test: lint test-fast ## lint, types and all tests
-	$(BIN)/pytest -m slow -p no:cacheprovider --durations=5
+	$(BIN)/pytest -m slow -n 2 -p no:cacheprovider --durations=5
 
 test-fast: $(INSTALLED) ## the tests without the real EfficientNet-L2
 	$(BIN)/pytest -m "not slow" -n $(JOBS) --durations=10

@@ -85,6 +85,8 @@ def keras_network(architecture: Architecture, size: int, weights: Weights) -> An
     """Keras's own generator, the one behind its EfficientNetB0, with our weights."""
     from keras.src.applications.efficientnet import EfficientNet
 
+    # Keras walks a network recursively, and L2 is some 1,000 layers deep.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     network = EfficientNet(
         architecture.width, architecture.depth, size, include_top=False, weights=None,
         pooling="avg", input_shape=(size, size, 3), name="theirs",
