@@ -46,7 +46,7 @@ LOCAL_RUNNER = "FnApiRunner"
 
 @dataclass(frozen=True)
 class Job:
-    """What the user asked for; the fields are the flags of CONTRACT's main job.
+    """What the user asked for; the fields are the flags of the main job.
 
     `model` is resolved already: a local folder. `runner` is a Beam runner's name, and
     `beam_arguments` are the user's Beam flags. A `batch_size` or `decode_threads` of 0 is for
