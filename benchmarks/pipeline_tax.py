@@ -2,6 +2,7 @@
 
     make bench
     PYTHONPATH=scripts python benchmarks/pipeline_tax.py [--model matrix|reference] [--write]
+    TMPDIR=/dev/shm PYTHONPATH=scripts python ... leaves the noise of a disk out
 
 `matrix`: 20,000 tiny DICOMs and a model that is one matrix product; the loop calls the same
 functions: read, render, fit, embed, write. `reference`: 24 uncompressed radiographs of 3056 x 2544
@@ -15,6 +16,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -27,24 +29,29 @@ from cxr_embed.records import Record, encode_record
 from cxr_embed.walk import EmbedSettings, Walk
 
 
-def bare_loop(refs: list[sources.ImageRef], output: Path, model: models.EmbeddingModel) -> None:
-    """Everything that has to happen to an image, one after the other."""
+def bare_loop(refs: list[sources.ImageRef], output: Path, model: models.EmbeddingModel) -> float:
+    """Everything that has to happen to an image, one after the other; returns seconds."""
     output.mkdir()
+    started = time.perf_counter()
     for ref in refs:
         image = model.fit(read_image(storage.read_bytes(ref.path)))
         record = Record(ref.path, model.embed([image])[0])
         storage.write_whole(storage.join(str(output), ref.record), encode_record(record))
+    return time.perf_counter() - started
 
 
-def walk_alone(refs: list[sources.ImageRef], output: Path, model: models.ModelSettings) -> None:
-    """What runs inside Beam's step, without Beam and on one thread."""
+def walk_alone(refs: list[sources.ImageRef], output: Path, model: models.ModelSettings) -> float:
+    """What runs inside Beam's step, without Beam and on one thread; returns seconds."""
     output.mkdir()
     settings = EmbedSettings(
         run_id=f"bench{id(output)}", output_path=str(output), model=model, batch_size=1,
         decode_threads=1, file_type="auto", rendering="cxr_foundation", views="all",
         max_pixels=10**8, max_failures=0,
     )  # fmt: skip
-    Walk(settings).walk(refs)
+    walk = Walk(settings)
+    started = time.perf_counter()
+    walk.walk(refs)
+    return time.perf_counter() - started
 
 
 def with_matrix_model(folder: Path, count: int, rounds: int) -> list[str]:

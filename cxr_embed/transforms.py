@@ -6,7 +6,7 @@ Only references cross the shuffle on the way in, and only lines of the run table
 Reading, embedding and writing are one step, so an image lives from its bytes to its record in one
 place, and memory holds a few images a thread, however many there are.
 
-A chunk is a list of references (`chunk_size` says how long). Beam's own way to an element, from
+A chunk is a list of references (`chunk_sizes` says how long). Beam's own way to an element, from
 step to step and into its counters, takes as long as rendering a small image; here it is paid for a
 chunk (benchmarks/pipeline_tax.py). What a chunk's images do is `walk.Walk`'s matter: batches,
 threads, what one failure may cost. The threads are this program's own, so that decoding overlaps
@@ -45,7 +45,7 @@ from apache_beam.transforms.window import GlobalWindows
 from cxr_embed import cloud_job, gcs, ledger, monitor, runs, storage
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.sources import ImageRef
-from cxr_embed.walk import EmbedSettings, Walk, Walked, slices
+from cxr_embed.walk import EmbedSettings, Walk, Walked
 from cxr_embed.work_list import read_work_list, write_work_list
 
 NAMESPACE = "cxr_embed"
@@ -56,6 +56,9 @@ _Lines = tuple[str, bytes]
 # Images in a chunk, at most: enough to forget what Beam costs, few enough that a cloud runner can
 # spread them, and that little is done twice where a worker is lost.
 _CHUNK = 64
+
+# Towards the end a chunk is this part of each walk's share of what is left.
+_SHARES = 4
 
 
 class EmbedChunk(beam.DoFn):
@@ -163,21 +166,24 @@ class WriteRunTables(beam.PTransform):
         )
 
 
-def chunk_size(count: int, batch_size: int, walks: int) -> int:
-    """Returns how many images walk together: whole batches.
+def chunk_sizes(count: int, batch_size: int, walks: int) -> Iterator[int]:
+    """Yields how many images walk together, chunk by chunk: whole batches, the last one maybe not.
 
     Args:
         count: images in all.
         batch_size: images per model call; 0 where workers choose it.
-        walks: how many chunks are under way at a time.
+        walks: about how many chunks are under way at a time.
 
-    Returns:
-        64 images or a little less, or one batch where that is more; fewer where there are few
-        images, so that every walk has some from the first to the last moment.
+    Yields:
+        64 images or a little less, or one batch where that is more. Towards the end fewer and
+        fewer, down to one batch: a share of what is left, so that all walks end together.
     """
     batch_size = max(1, batch_size)
-    fair = count // (8 * max(1, walks) * batch_size)
-    return max(1, min(_CHUNK // batch_size, fair)) * batch_size
+    while count > 0:
+        share = count // (_SHARES * max(1, walks) * batch_size)
+        size = min(count, max(1, min(_CHUNK // batch_size, share)) * batch_size)
+        yield size
+        count -= size
 
 
 @dataclass(frozen=True)
@@ -216,8 +222,8 @@ def run(
     options = PipelineOptions(beam_arguments)
     pipeline = beam.Pipeline(runner=runner, options=options)
     folder = runs.run_folder(settings.output_path, settings.run_id)
-    size = chunk_size(len(refs), settings.batch_size, walks)
-    lines = pipeline | _images(refs, size, folder, runner) | EmbedImages(settings)
+    images = _images(refs, settings.batch_size, walks, folder, runner)
+    lines = pipeline | images | EmbedImages(settings)
     _ = lines | WriteRunTables(folder)
     result = pipeline.run()
     if template := options.view_as(GoogleCloudOptions).template_location:
@@ -232,42 +238,49 @@ def run(
     return counters_of(result)
 
 
-def _images(refs: list[ImageRef], size: int, folder: str, runner: str) -> beam.PTransform:
-    """PBegin -> PCollection of chunks of ImageRef."""
+def _images(
+    refs: list[ImageRef], batch_size: int, walks: int, folder: str, runner: str
+) -> beam.PTransform:
+    """PBegin -> PCollection of packed chunks of ImageRef."""
     if runner == "FnApiRunner" or not storage.is_remote(folder):
-        return "Images" >> beam.Create(chunks(refs, size), reshuffle=False)
-    return "Images" >> ListedImages(write_work_list(folder, refs), size)
+        packs = list(chunks(refs, batch_size, walks))
+        return "Images" >> beam.Create(packs, reshuffle=False)
+    return "Images" >> ListedImages(write_work_list(folder, refs), batch_size, walks)
 
 
-def chunks(refs: Sequence[ImageRef], size: int) -> list[bytes]:
-    """Returns all images, in order, `size` at a time and packed."""
-    return [packed(list(some)) for some in slices(refs, size)]
+def chunks(refs: Sequence[ImageRef], batch_size: int, walks: int) -> Iterator[bytes]:
+    """Yields all images, in order, as packed chunks; arguments as `chunk_sizes` has them."""
+    start = 0
+    for size in chunk_sizes(len(refs), batch_size, walks):
+        yield packed(list(refs[start : start + size]))
+        start += size
 
 
 class ListedImages(beam.PTransform):
-    """PBegin -> PCollection of chunks of ImageRef, from files that `write_work_list` wrote."""
+    """PBegin -> PCollection of packed chunks of ImageRef, from files of `write_work_list`."""
 
-    def __init__(self, files: list[str], size: int) -> None:
+    def __init__(self, files: list[str], batch_size: int, walks: int) -> None:
         super().__init__()
-        self._files, self._size = files, size
+        self._files = files
+        self._read = ReadWorkList(batch_size, walks)
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
-        read = beam.ParDo(ReadWorkList(self._size)).with_output_types(bytes)
+        read = beam.ParDo(self._read).with_output_types(bytes)
         return begin | "Files" >> beam.Create(self._files) | "ReadList" >> read
 
 
 class ReadWorkList(beam.DoFn):
     """A file of references -> chunks of them."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, batch_size: int, walks: int) -> None:
+        self._batch_size, self._walks = batch_size, walks
         self._bucket_access = gcs.settings()
 
     def setup(self) -> None:
         gcs.configure(self._bucket_access)
 
     def process(self, path: str) -> Iterator[bytes]:
-        yield from chunks(read_work_list(path), self._size)
+        yield from chunks(read_work_list(path), self._batch_size, self._walks)
 
 
 def counters_of(result: Any) -> dict[str, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -106,27 +105,6 @@ class _Clock:
         self._since = now
 
 
-class _Turn:
-    """Lets one thread of this process at a time into the model, or all of them.
-
-    A model on this machine uses all of it by itself. A hosted one answers many at a time. The wait
-    is a function of its own so that profiles show it.
-    """
-
-    _lock = threading.Lock()
-
-    def __init__(self, is_shared: bool) -> None:
-        self._is_shared = is_shared
-
-    def __enter__(self) -> None:
-        if not self._is_shared:
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        if not self._is_shared:
-            self._lock.release()
-
-
 class Walk:
     """Walks chunks of images, several at a time.
 
@@ -156,7 +134,6 @@ class Walk:
             device=self._model.device,
             is_remote=self._is_remote,
         )
-        self._turn = _Turn(is_shared=settings.model.endpoint is not None)
 
     def start(self, refs: Sequence[ImageRef]) -> Future[Walked]:
         """Starts to walk a chunk; `threads.walks` of them are under way at a time, others wait."""
@@ -222,11 +199,8 @@ class Walk:
 
     def _embed_and_write(self, images: Sequence[FittedImage], walked: Walked) -> None:
         """One model call, and its records; one bad image does not cost its neighbours."""
+        results = self._embed([image.fitted for image in images], walked.counts)
         clock = _Clock(walked.counts)
-        with self._turn:
-            clock.book("wait_for_model")
-            results = models.embed_each(self._model, [image.fitted for image in images])
-            clock.book("infer")
         walked.counts["model_calls"] += 1
         walked.counts[f"batches_of/{len(images)}"] += 1
         for outcome, line in self._write_all(list(zip(images, results, strict=True))):
@@ -234,6 +208,23 @@ class Walk:
                 walked.checked.append(line)
             self._finish(outcome, walked)
         clock.book("write")
+
+    def _embed(
+        self, fitted: Sequence[Any], counts: Counter[str]
+    ) -> Sequence[np.ndarray | Exception]:
+        """Calls the model; books the call and what it waited for."""
+        since = time.perf_counter()
+        if self._settings.model.endpoint is not None:  # a hosted model answers many at a time
+            results, seconds = _timed_call(self._model, fitted)
+        else:
+            # A model on this machine uses all of it. Its calls have a thread of their own, so that
+            # the next one begins before the last one's walk wakes up.
+            results, seconds = _pool("model", 1).submit(_timed_call, self._model, fitted).result()
+        counts["infer_microseconds"] += round(1e6 * seconds)
+        counts["wait_for_model_microseconds"] += round(
+            1e6 * (time.perf_counter() - since - seconds)
+        )
+        return results
 
     def _write_all(
         self, pairs: Sequence[tuple[FittedImage, np.ndarray | Exception]]
@@ -273,6 +264,13 @@ class Walk:
         walked.counts[name] += 1
         walked.outcomes.append(outcome)
         self._monitor.record(outcome)
+
+
+def _timed_call(
+    model: models.EmbeddingModel, fitted: Sequence[Any]
+) -> tuple[Sequence[np.ndarray | Exception], float]:
+    since = time.perf_counter()
+    return models.embed_each(model, fitted), time.perf_counter() - since
 
 
 def _rejected(ref: ImageRef, rejected: ImageRejected) -> Outcome:

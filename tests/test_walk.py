@@ -14,7 +14,7 @@ from cxr_embed import ledger, models, monitor
 from cxr_embed.outcomes import Embedded, Failed
 from cxr_embed.records import decode_record
 from cxr_embed.sources import ImageRef, find_images
-from cxr_embed.transforms import chunk_size, chunks, unpacked
+from cxr_embed.transforms import chunk_sizes, chunks, unpacked
 from cxr_embed.walk import EmbedSettings, Walk
 
 
@@ -116,13 +116,19 @@ class TestChunks:
     def test_all_images_are_in_them_once_and_in_order(self, refs: list[ImageRef]) -> None:
         many = refs * 50
         for batch_size in (0, 1, 7, 64, 200):
-            found = chunks(many, chunk_size(len(many), batch_size, walks=3))
+            found = chunks(many, batch_size, walks=3)
             assert [ref for chunk in found for ref in unpacked(chunk)] == many
 
-    def test_they_hold_whole_batches_and_at_most_64_images(self, refs: list[ImageRef]) -> None:
-        assert chunk_size(10_000, 10, walks=3) == 60
-        assert chunk_size(10_000, 1, walks=3) == 64
-        assert chunk_size(10_000, 100, walks=3) == 100
+    def test_they_hold_whole_batches_and_at_most_64_images(self) -> None:
+        assert next(chunk_sizes(10_000, 10, walks=3)) == 60
+        assert next(chunk_sizes(10_000, 1, walks=3)) == 64
+        assert next(chunk_sizes(10_000, 100, walks=3)) == 100
+        assert all(size % 10 == 0 for size in chunk_sizes(10_000, 10, walks=3))
 
-    def test_few_images_are_spread_over_all_walks(self, refs: list[ImageRef]) -> None:
-        assert chunk_size(len(refs), 1, walks=4) == 1
+    def test_they_become_smaller_so_that_all_walks_end_together(self) -> None:
+        sizes = list(chunk_sizes(10_000, 1, walks=4))
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-16:] == [1] * 16
+
+    def test_few_images_are_spread_over_all_walks(self) -> None:
+        assert list(chunk_sizes(10, 1, walks=4)) == [1] * 10
