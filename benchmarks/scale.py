@@ -41,7 +41,7 @@ sys.exit(status or bool(opened))
 def _listing_seconds(*folders: Path) -> float:
     started = time.perf_counter()
     for folder in folders:
-        for _ in storage.list_files(str(folder)):
+        for _ in storage.list_paths(str(folder)):
             pass
     return time.perf_counter() - started
 

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from cxr_embed import ledger, storage
 from cxr_embed.errors import UsageError
@@ -54,15 +53,15 @@ class Standing:
 def survey(output_path: str) -> Survey:
     """Lists an output once; an output that does not exist yet is empty."""
     found = Survey()
-    for entry in storage.list_files(output_path):
-        if entry.path.startswith(f"{RUNS_FOLDER}/"):
-            if PurePosixPath(entry.path).name in (ledger.STANDING, ledger.WRITTEN):
-                found.ledgers.append(entry.path)
-            continue
-        if storage.is_temporary(PurePosixPath(entry.path).name):
-            found.leftovers.append(entry.path)
-        elif entry.path.endswith(RECORD_SUFFIX):
-            found.records.add(entry.path)
+    for path in storage.list_paths(output_path):
+        name = path.rpartition("/")[2]
+        if path.startswith(f"{RUNS_FOLDER}/"):
+            if name in (ledger.STANDING, ledger.WRITTEN):
+                found.ledgers.append(path)
+        elif storage.is_temporary(name):
+            found.leftovers.append(path)
+        elif name.endswith(RECORD_SUFFIX):
+            found.records.add(path)
     found.ledgers.sort()
     return found
 
@@ -142,9 +141,10 @@ def find_standing(
         standing.done = {ref.record for ref in present}
         return standing
     known = ledger.read(storage.join(output_path, path) for path in found.ledgers)
+    folder = storage.join(output_path, "_")[:-1]  # joining each one takes longer than looking at it
 
     def look(some: Sequence[ImageRef]) -> list[tuple[ledger.Line | None, bool]]:
-        return [_look(output_path, ref.record, known, embedding_size) for ref in some]
+        return [_look(folder, ref.record, known, embedding_size) for ref in some]
 
     # A few large tasks: handing a task to a thread takes as long as looking at a record.
     step = 1 + len(present) // _READERS
@@ -164,10 +164,10 @@ def find_standing(
 
 
 def _look(
-    output_path: str, record: str, known: Mapping[str, ledger.Line], embedding_size: int
+    folder: str, record: str, known: Mapping[str, ledger.Line], embedding_size: int
 ) -> tuple[ledger.Line | None, bool]:
     """Returns what is known of one local record, None if it is not valid; whether it was read."""
-    path = storage.join(output_path, record)
+    path = f"{folder}{record}"
     stamp, line = ledger.stamp_of(path), known.get(record)
     if line and stamp and line.stamp == stamp and line.floats == str(embedding_size):
         return line, False

@@ -112,9 +112,7 @@ def _search_bucket(
         if re.search(r"[*?\[]", input_path):
             return _first(storage.expand(input_path), limit), None, False
         below = (
-            f"{folder}/{entry.path}"
-            for entry in storage.list_files(folder)
-            if _is_input(entry.path, inside)
+            f"{folder}/{path}" for path in storage.list_paths(folder) if _is_input(path, inside)
         )
         if found := _first(below, limit):
             return found, folder, False
@@ -127,11 +125,8 @@ def _search_bucket(
 
 def _below(folder: str, output_path: str | None) -> list[str]:
     inside = _relative_inside(output_path, folder)
-    return [
-        storage.join(folder, entry.path)
-        for entry in storage.list_files(folder)
-        if _is_input(entry.path, inside)
-    ]
+    start = storage.join(folder, "_")[:-1]  # joining each one takes longer than listing it
+    return [f"{start}{path}" for path in storage.list_paths(folder) if _is_input(path, inside)]
 
 
 def _is_input(path: str, inside: str) -> bool:
@@ -156,10 +151,10 @@ def _relative_inside(output_path: str | None, folder: str) -> str:
 
 def _may_be_image(path: str) -> bool:
     """Leaves out hidden files and folders, DICOMDIR, and what this program writes."""
-    parts = PurePosixPath(path).parts
-    name = parts[-1]
+    name = path.rpartition("/")[2]
     return not (
-        any(part.startswith(".") for part in parts)
+        path.startswith(".")
+        or "/." in path
         or name == _DICOM_DIRECTORY
         or name.endswith(RECORD_SUFFIX)
         or name == "_embedding_config.json"

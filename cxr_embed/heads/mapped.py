@@ -134,7 +134,7 @@ def _stamp(path: str) -> str | None:
         return None
     digest = hashlib.sha256()
     files = (
-        [storage.join(path, entry.path) for entry in storage.list_files(path)]
+        [storage.join(path, below) for below in storage.list_paths(path)]
         if Path(path).is_dir()
         else [path]
     )
