@@ -41,7 +41,7 @@ def bare_loop(refs: list[sources.ImageRef], output: Path, model: models.Embeddin
 
 
 def walk_alone(refs: list[sources.ImageRef], output: Path, model: models.ModelSettings) -> float:
-    """What runs inside Beam's step, without Beam and on one thread; returns seconds."""
+    """What runs inside Beam's step, without Beam, one chunk at a time; returns seconds."""
     output.mkdir()
     settings = EmbedSettings(
         run_id=f"bench{id(output)}", output_path=str(output), model=model, batch_size=1,

@@ -4,7 +4,8 @@
     PYTHONPATH=scripts python benchmarks/scale.py [--counts 1000 10000 100000] [--write]
 
 Tiny DICOMs and a model of one matrix product, each run in a process of its own. Then the largest
-again, all of it done: what that takes over listing the two folders, and how many inputs it opens.
+again, all of it done: what that takes over listing the two folders, and how many inputs and records
+it opens.
 """
 
 from __future__ import annotations
@@ -21,19 +22,17 @@ from workload import Ran, matrix_model, run_job, tiny_dicoms
 
 from cxr_embed import storage
 
-# Runs the main job and counts which of its inputs are opened, as Python's audit hook sees it.
+# Runs the main job and fails if it opens an input or a record, as Python's audit hook sees it.
 _AUDITED = """
 import sys
 opened = []
-folder = next(a for a in sys.argv if a.startswith("--input_path=")).partition("=")[2] + "/"
 def hook(event, arguments):
-    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(folder):
-        if arguments[0].endswith(".dcm"):
-            opened.append(arguments[0])
+    if event == "open" and str(arguments[0]).endswith((".dcm", ".tfrecord")):
+        opened.append(arguments[0])
 sys.addaudithook(hook)
 from cxr_embed.cli import main, run
 status = main.guarded(run.main, sys.argv[1:])
-print(len(opened), "inputs opened", file=sys.stderr)
+print(len(opened), "inputs and records opened", file=sys.stderr)
 sys.exit(status or bool(opened))
 """
 

@@ -141,7 +141,7 @@ def find_standing(
         standing.done = {ref.record for ref in present}
         return standing
     known = ledger.read(storage.join(output_path, path) for path in found.ledgers)
-    folder = storage.join(output_path, "_")[:-1]  # joining each one takes longer than looking at it
+    folder = storage.start_of(output_path)
 
     def look(some: Sequence[ImageRef]) -> list[tuple[ledger.Line | None, bool]]:
         return [_look(folder, ref.record, known, embedding_size) for ref in some]

@@ -62,6 +62,11 @@ def join(folder: str, *parts: str) -> str:
     return str(Path(folder, *parts))
 
 
+def start_of(folder: str) -> str:
+    """Returns what `join` puts before a path: for many paths, joined by adding strings."""
+    return join(folder, "_")[:-1]
+
+
 def list_files(folder: str) -> Iterator[Entry]:
     """Yields every file below `folder`; nothing where it is missing.
 

@@ -175,14 +175,18 @@ def chunk_sizes(count: int, batch_size: int, walks: int) -> Iterator[int]:
         walks: about how many chunks are under way at a time.
 
     Yields:
-        64 images or a little less, or one batch where that is more. Towards the end fewer and
-        fewer, down to one batch: a share of what is left, so that all walks end together.
+        64 images or a little less, or one batch where that is more; fewer where there are few
+        images. Towards the end fewer and fewer, down to one batch: a share of what is left, so that
+        all walks end together. Where workers choose the batch size chunks do not shrink: the last
+        ones would be less than a batch.
     """
-    batch_size = max(1, batch_size)
+    unit = max(1, batch_size)
+    size = 0
     while count > 0:
-        share = count // (_SHARES * max(1, walks) * batch_size)
-        size = min(count, max(1, min(_CHUNK // batch_size, share)) * batch_size)
-        yield size
+        if batch_size or not size:
+            share = count // (_SHARES * max(1, walks) * unit)
+            size = max(1, min(_CHUNK // unit, share)) * unit
+        yield min(count, size)
         count -= size
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,8 @@ _Item = TypeVar("_Item")
 
 # Uploads that one batch has under way at a time.
 _UPLOADS = 16
+
+_making_a_pool = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,13 @@ def slices(items: Sequence[_Item], size: int) -> list[Sequence[_Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-@functools.cache
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
     """Returns a pool of this process, shared by its walks."""
+    # A cache by itself lets two threads make one each: the model would be called by both.
+    with _making_a_pool:
+        return _made_pool(name, threads)
+
+
+@functools.cache
+def _made_pool(name: str, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, f"cxr-embed-{name}")

@@ -62,7 +62,7 @@ class TestSearch:
 
     def test_hidden_files_indexes_and_own_outputs_are_left_out(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.dcm", ".DS_Store", ".git/x", "DICOMDIR", "a.tfrecord")
-        touch(tmp_path, "_embedding_config.json", "_runs/1/failures.csv", "._b.dcm")
+        touch(tmp_path, "_embedding_config.json", "_runs/1/failures.csv", "._b.dcm", "p/.q/c.dcm")
         assert found(tmp_path) == ["a.dcm"]
 
     def test_an_output_inside_the_input_is_left_out(self, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from builders import GRADIENT, make_dicom
 
-from cxr_embed import ledger, models, monitor
+from cxr_embed import ledger, models, monitor, walk
 from cxr_embed.outcomes import Embedded, Failed
 from cxr_embed.records import decode_record
 from cxr_embed.sources import ImageRef, find_images
@@ -72,6 +74,43 @@ def test_batches_are_composed_the_same_way_each_time(
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == first
 
 
+def test_walks_take_turns_with_the_model(
+    make_walk: Any, refs: list[ImageRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = [0, 0]  # now, at most
+    embed_each = models.embed_each
+
+    def watched(*arguments: Any) -> Any:
+        inside[0] += 1
+        inside[1] = max(inside)
+        time.sleep(0.01)  # whoever may come in, does
+        found = embed_each(*arguments)
+        inside[0] -= 1
+        return found
+
+    monkeypatch.setattr(models, "embed_each", watched)
+    walk = make_walk(decode_threads=4)
+    ends = [walk.start([ref]).result for ref in refs]
+    assert sum(end().counts["embedded"] for end in ends) == 10
+    assert inside == [0, 1]
+
+
+def test_threads_that_ask_for_a_pool_at_once_get_the_same_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two pools of the model would be two calls at a time."""
+
+    class Slow(ThreadPoolExecutor):
+        def __init__(self, *arguments: Any) -> None:
+            time.sleep(0.05)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(walk, "ThreadPoolExecutor", Slow)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: walk._pool("a test's", 1), range(8)))
+    assert len(set(map(id, found))) == 1
+
+
 def test_what_it_wrote_is_in_the_ledger(
     make_walk: Any, refs: list[ImageRef], tmp_path: Path
 ) -> None:
@@ -129,6 +168,9 @@ class TestChunks:
         sizes = list(chunk_sizes(10_000, 1, walks=4))
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[-16:] == [1] * 16
+
+    def test_they_do_not_shrink_where_workers_choose_the_batch_size(self) -> None:
+        assert list(chunk_sizes(1000, 0, walks=3)) == [64] * 15 + [40]
 
     def test_few_images_are_spread_over_all_walks(self) -> None:
         assert list(chunk_sizes(10, 1, walks=4)) == [1] * 10
