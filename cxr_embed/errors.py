@@ -18,6 +18,20 @@ class UsageError(Exception):
     """
 
 
+class MachineFault(Exception):
+    """Something that every image would meet: a full disk, no memory, a lost device.
+
+    It ends the work at once with status 3, and is never written down as an image's failure. On a
+    worker elsewhere it fails the bundle, which the runner then gives to another worker.
+
+    The message is one line: what is wrong, where, and what to do.
+    """
+
+
+class PlaceUnavailable(OSError):
+    """A storage service that did not answer, or did not let us in, after all retries."""
+
+
 class ImageRejected(Exception):
     """One image that cannot become an embedding. It never ends the run.
 
