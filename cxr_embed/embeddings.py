@@ -15,9 +15,9 @@ from cxr_embed.datasets import search
 from cxr_embed.datasets.mimic_paths import mimic_ids
 from cxr_embed.datasets.parts import Filtered, Part, open_parts, read_parts
 from cxr_embed.datasets.vectors import normalise
+from cxr_embed.elements import RECORD_SUFFIX, dicom_id_of
 from cxr_embed.errors import UsageError
 from cxr_embed.records import utf8_text
-from cxr_embed.sources import RECORD_SUFFIX, dicom_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ class Embeddings:
         """
         for names, wanted in (
             (self.image_ids, key), (self.ids, key),
-            (self.ids, dicom_id(key.removesuffix(RECORD_SUFFIX))),
+            (self.ids, dicom_id_of(key.removesuffix(RECORD_SUFFIX))),
         ):  # fmt: skip
             rows = [row for row, name in enumerate(names) if name == wanted]
             if len(rows) > 1:

@@ -73,7 +73,7 @@ WARNINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """An image whose record now stands in the output.
+    """An image whose record is in the output now.
 
     Attributes:
         dicom_id: the input's file name without its image extension.
@@ -82,6 +82,10 @@ class Embedded:
         rows: height of the radiograph in pixels, before fitting it to the model.
         columns: width of the radiograph in pixels.
         warnings: stable codes, keys of `WARNINGS`.
+        bytes: size of the input file; 0 if unknown.
+        crc32c: checksum of the input file, 8 hexadecimal digits; empty if unknown.
+        floats: floats in the embedding.
+        file_state: what the file system says of the record, see `cxr_embed.file_state`.
     """
 
     dicom_id: str
@@ -90,6 +94,10 @@ class Embedded:
     rows: int
     columns: int
     warnings: tuple[str, ...] = field(default=())
+    bytes: int = 0
+    crc32c: str = ""
+    floats: int = 0
+    file_state: str = ""
 
 
 @dataclass(frozen=True, slots=True)

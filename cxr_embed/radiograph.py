@@ -6,10 +6,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+VIEWS = ("all", "frontal")
 RENDERINGS = ("cxr_foundation", "dicom")
 
 # Above any detector's size, and below what a laptop can hold a few of.
 DEFAULT_MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class InputFacts:
+    bytes: int
+    crc32c: str
 
 
 @dataclass(slots=True)
@@ -28,6 +35,7 @@ class Radiograph:
     warnings: list[str] = field(default_factory=list)
     view_position: str | None = None
     steps: list[str] = field(default_factory=list)
+    source: InputFacts | None = None
 
     @property
     def full_range(self) -> int:

@@ -5,41 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cxr_embed import file_types, storage
+from cxr_embed.elements import RECORD_SUFFIX, ImageRef, dicom_id_of
 from cxr_embed.errors import UsageError
-
-LAYOUTS = ("flat", "mirror")
-RECORD_SUFFIX = ".tfrecord"
 
 # An index of other files, never an image.
 _DICOM_DIRECTORY = "DICOMDIR"
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """One image to embed; all that ever crosses a shuffle on the way in.
-
-    Attributes:
-        path: as given or listed; becomes the feature `image/id`.
-        dicom_id: the file name without a known image extension.
-        record: the record's path below the output.
-        is_listed: named by the user, one by one. A file that a search came across may turn out
-            not to be an image without that being a failure.
-    """
-
-    path: str
-    dicom_id: str
-    record: str
-    is_listed: bool = False
-
-
-def dicom_id(path: str) -> str:
-    """Returns the file name without a known image extension: `1.2.840.113619.4` is whole."""
-    name = path.rpartition("/")[2] or PurePosixPath(path).name
-    return file_types.IMAGE_NAME.sub("", name) or name
 
 
 def find_images(
@@ -77,7 +50,7 @@ def find_images(
         raise UsageError(f"no image found: {input_list or input_path} holds no DICOM, PNG or JPEG")
     root = _common_folder(paths) if root is None else root
     refs = [
-        ImageRef(path, dicom_id(path), _record(path, root, layout), is_listed) for path in paths
+        ImageRef(path, dicom_id_of(path), _folder(path, root, layout), is_listed) for path in paths
     ]
     _refuse_collisions(refs, layout)
     return refs
@@ -213,10 +186,10 @@ def _common_folder(paths: list[str]) -> str:
         return ""
 
 
-def _record(path: str, root: str, layout: str) -> str:
-    name = dicom_id(path) + RECORD_SUFFIX
+def _folder(path: str, root: str, layout: str) -> str:
+    """Returns the folders below the root, which the layout `mirror` keeps."""
     if layout == "flat":
-        return name
+        return ""
     if storage.is_remote(path):
         below = path.removeprefix(root).lstrip("/")
     else:
@@ -224,7 +197,7 @@ def _record(path: str, root: str, layout: str) -> str:
     folder = PurePosixPath(below).parent
     if ".." in folder.parts or folder.is_absolute():
         raise UsageError(f"--output_layout=mirror: {path} has no place below {root}")
-    return str(folder / name)
+    return "" if folder == PurePosixPath(".") else str(folder)
 
 
 def _refuse_collisions(refs: list[ImageRef], layout: str) -> None:

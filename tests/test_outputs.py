@@ -9,7 +9,7 @@ import pytest
 
 from cxr_embed import outputs
 from cxr_embed.errors import UsageError
-from cxr_embed.fingerprint import (
+from cxr_embed.runs.fingerprint import (
     OutputConfig,
     differences,
     make_fingerprint,
@@ -17,7 +17,7 @@ from cxr_embed.fingerprint import (
     write_output_config,
 )
 from cxr_embed.records import Record, encode_record
-from cxr_embed.sources import ImageRef
+from cxr_embed.elements import ImageRef
 
 
 def fingerprint(**changes: str) -> dict[str, object]:

@@ -9,7 +9,8 @@ import pytest
 from builders import make_dicom
 
 from cxr_embed.errors import UsageError
-from cxr_embed.sources import dicom_id, find_images
+from cxr_embed.elements import dicom_id_of
+from cxr_embed.sources import find_images
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -44,7 +45,7 @@ def found(folder: Path, *arguments: object, **options: object) -> list[str]:
     ],
 )
 def test_dicom_id_is_the_name_without_a_known_extension(name: str, expected: str) -> None:
-    assert dicom_id(name) == expected
+    assert dicom_id_of(name) == expected
 
 
 class TestSearch:

@@ -15,7 +15,8 @@ from builders import GRADIENT, make_dicom
 from cxr_embed import ledger, models, monitor, walk
 from cxr_embed.outcomes import Embedded, Failed
 from cxr_embed.records import decode_record
-from cxr_embed.sources import ImageRef, find_images
+from cxr_embed.elements import ImageRef
+from cxr_embed.sources import find_images
 from cxr_embed.transforms import chunk_sizes, chunks, unpacked
 from cxr_embed.walk import EmbedSettings, Walk
 

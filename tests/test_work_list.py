@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_embed.sources import ImageRef
+from cxr_embed.elements import ImageRef
 from cxr_embed.work_list import read_work_list, write_work_list
 
 

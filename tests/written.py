@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed.records import Record, encode_record
-from cxr_embed.sources import dicom_id
+from cxr_embed.elements import dicom_id_of
 
 SIZE = 8
 
@@ -22,7 +22,7 @@ def write_output(
     """Writes records as the main job does, flat or below the inputs' folders."""
     for image_id, embedding in zip(image_ids, embeddings, strict=True):
         below = Path(image_id).parent if mirror else Path()
-        path = folder / below / f"{dicom_id(image_id)}.tfrecord"
+        path = folder / below / f"{dicom_id_of(image_id)}.tfrecord"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_record(Record(image_id, embedding)))
 

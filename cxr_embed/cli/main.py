@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from cxr_embed.errors import UsageError, one_line
+from cxr_embed.errors import MachineFault, UsageError, one_line
 
 # verb: (module with main(arguments) -> status, one line for the list of verbs)
 VERBS: dict[str, tuple[str, str]] = {
@@ -55,6 +55,8 @@ def guarded(verb: Callable[[list[str]], int], arguments: list[str]) -> int:
         return verb(arguments)
     except UsageError as error:
         return _fail(error, 2)
+    except MachineFault as error:
+        return _fail(error, 3)
     except BrokenPipeError:  # whoever read our output has gone
         return 3
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from cxr_embed import models, sources, storage
+from cxr_embed import models, storage
 from cxr_embed.errors import UsageError
 from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig, read_model_config
@@ -84,11 +84,6 @@ def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
     """Returns the folder of the model, local or gs://."""
     if values.model_path and not storage.is_remote(values.model_path):
         return str(values.model_path)
-    # Inputs are looked at before a model is fetched or exported, which may take minutes.
-    sources.find_images(
-        values.input_path, values.input_list, layout=values.output_layout,
-        limit=values.limit, output_path=values.output_path,
-    )  # fmt: skip
     if values.model_path:
         return str(values.model_path)
     from cxr_embed.models import reference

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cxr_embed import cloud_job, file_types, models, monitor, sources
+from cxr_embed import elements, file_types, models, sources, storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS
 
 if TYPE_CHECKING:
-    from cxr_embed import job
+    from cxr_embed.elements import ImageRef
+    from cxr_embed.runs.execute import Result
+    from cxr_embed.runs.plan import Job
 
 USAGE = """\
 Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecord per image.
@@ -58,7 +59,7 @@ def make_flags() -> flags.FlagValues:
     )
     text("output_path", None, "a folder, made if missing, or gs://bucket/prefix")
     choice(
-        "output_layout", "flat", sources.LAYOUTS,
+        "output_layout", "flat", elements.LAYOUTS,
         "flat: <dicom_id>.tfrecord; mirror: keeps the folders below --input_path",
     )  # fmt: skip
     text(
@@ -80,7 +81,7 @@ def make_flags() -> flags.FlagValues:
     choice(
         "views",
         "all",
-        ("all", "frontal"),
+        VIEWS,
         "frontal: skip an image whose ViewPosition is there and is neither AP nor PA",
     )
     choice("device", "auto", models.DEVICES, "one that was asked for and is absent is an error")
@@ -94,9 +95,12 @@ def make_flags() -> flags.FlagValues:
     number("limit", 0, "only the first N images in sorted order; 0 is all")
     number("max_pixels", DEFAULT_MAX_PIXELS, "reject larger images, judged from their header", 1)
     switch("overwrite", "recompute what is already there")
+    switch(
+        "moved_inputs",
+        "records already there under other paths than the ones now given are of the same images",
+    )
     switch("skip_errors", "exit 0 although some images failed")
     number("max_failures", 0, "stop early once more than N images have failed; 0 is never")
-    switch("profile", "also write seconds per stage and a flame graph into the run's folder")
     number(
         "verbosity", 0, "absl's: -1 warnings and errors only, 0 also progress, 1 also debugging", -3
     )
@@ -116,23 +120,26 @@ def main(arguments: list[str]) -> int:
     if cli_flags.wants_help(arguments):
         print(cli_flags.help_text(USAGE, values))
         return 0
-    from cxr_embed import job
     from cxr_embed.cli import terminal
+    from cxr_embed.runs.execute import execute
+    from cxr_embed.runs.plan import count_of_images, make_plan
 
     leftovers = cli_flags.parse(values, arguments)
     runner, beam_arguments = _beam_flags(values, leftovers)
     _require(values)
-    if values.profile and runner != job.LOCAL_RUNNER:
-        raise UsageError("--profile looks into this process: it needs --runner=DirectRunner")
     terminal.set_up_logging(values.verbosity)
-    say = terminal.Speaker(quiet=values.verbosity < 0)
-    model = model_flags.model_settings(values, say)
-    the_job = _make_job(values, runner, beam_arguments, model)
-    the_plan = job.plan(the_job, say)
-    with _interruptible(the_plan.run_id, the_job.is_local) as interrupted:
-        result = job.execute(the_plan, say, terminal.progress_of(say))
+    log = terminal.Speaker(quiet=values.verbosity < 0)
+    refs = sources.find_images(
+        values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
+        output_path=values.output_path,
+    )  # fmt: skip
+    log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
+    model = model_flags.model_settings(values, log)
+    plan = make_plan(_job(values, refs, model, runner, beam_arguments), log)
+    with _interruptible(plan.run_id, plan.job.is_local):
+        result = execute(plan, log, terminal.progress_of(log))
     terminal.print_summary(result)
-    return _status(result, values.skip_errors, interrupted.is_set())
+    return _status(result, values.skip_errors)
 
 
 def _require(values: flags.FlagValues) -> None:
@@ -140,99 +147,98 @@ def _require(values: flags.FlagValues) -> None:
         raise UsageError("pass one of --input_path and --input_list")
     if not values.output_path:
         raise UsageError("--output_path is missing: a folder, or gs://bucket/prefix")
+    for name in ("input_path", "input_list", "output_path", "model_path"):
+        if values[name].value:
+            storage.check_place(values[name].value, f"--{name}")
     model_flags.endpoint_of(values)
 
 
 def _beam_flags(values: flags.FlagValues, leftovers: list[str]) -> tuple[str, list[str]]:
-    """Returns the runner's name and Beam's flags, checked."""
-    from cxr_embed.job import LOCAL_RUNNER
-
+    """Returns the runner's name, empty for the in-process one, and Beam's flags, checked."""
     if not leftovers:
-        return LOCAL_RUNNER, []
-    from cxr_embed import transforms
+        return "", []
+    from cxr_embed.pipeline import beam_flags
 
     bare = [argument for argument in leftovers if not argument.startswith("-")]
     if bare and leftovers[0] == bare[0]:
         cli_flags.refuse_leftovers(values, bare)
     try:
-        runner = transforms.check_beam_flags(leftovers)
+        runner = beam_flags.check_beam_flags(leftovers)
     except UsageError as error:
         unknown = getattr(error, "flags", None)
         if unknown:
             cli_flags.refuse_leftovers(values, unknown)
         raise
     if runner in _DIRECT_RUNNERS:
-        return LOCAL_RUNNER, transforms.without_runner(leftovers)
-    return runner, cloud_job.with_defaults(leftovers)
+        return "", beam_flags.without_runner(leftovers)
+    return runner, beam_flags.with_remote_defaults(leftovers)
 
 
-def _make_job(
-    values: flags.FlagValues, runner: str, beam_arguments: list[str], model: models.ModelSettings
-) -> job.Job:
-    from cxr_embed import job
+def _job(
+    values: flags.FlagValues,
+    refs: list[ImageRef],
+    model: models.ModelSettings,
+    runner: str,
+    beam_arguments: list[str],
+) -> Job:
+    from cxr_embed.runs.plan import Job
 
-    return job.Job(
+    return Job(
+        refs=refs,
         output_path=values.output_path,
         model=model,
-        input_path=values.input_path,
-        input_list=values.input_list,
         file_type=values.input_file_type,
         layout=values.output_layout,
         rendering=values.rendering,
         views=values.views,
         batch_size=values.batch_size,
-        limit=values.limit,
         overwrite=values.overwrite,
+        moved_inputs=values.moved_inputs,
         max_failures=values.max_failures,
         max_pixels=values.max_pixels,
         runner=runner,
         beam_arguments=tuple(beam_arguments),
         decode_threads=values.decode_threads,
-        profile=values.profile,
     )
 
 
 @contextmanager
-def _interruptible(run_id: str, is_local: bool) -> Iterator[threading.Event]:
-    """Lets Ctrl-C finish the images in flight and write the tables; a second one kills.
+def _interruptible(run_id: str, is_local: bool) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end a local run after the next image; a second one kills.
 
-    A job elsewhere does not hear it.
+    A job elsewhere does not hear them.
     """
-    interrupted = threading.Event()
+    from cxr_embed.runs.progress import progress_of
+
     if not is_local:
-        try:
-            yield interrupted
-        except KeyboardInterrupt:
-            words = (
-                "\nthe job goes on where it runs; gcloud dataflow jobs cancel ends it on Dataflow"
-            )
-            print(words, file=sys.stderr)
-            raise
+        yield
         return
+    progress = progress_of(run_id)
 
     def stop(number: int, _frame: Any) -> None:
-        if interrupted.is_set():
+        if progress.is_interrupted:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        interrupted.set()
-        monitor.monitor_of(run_id).ask_to_stop()
-        print("\nstopping after the images in flight; once more to kill", file=sys.stderr)
+        progress.interrupt()
+        print("\nstopping after the image in the model; once more to kill", file=sys.stderr)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield interrupted
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _status(result: job.Result, skip_errors: bool, interrupted: bool) -> int:
-    if interrupted:
+def _status(result: Result, skip_errors: bool) -> int:
+    if result.ended == "interrupted":
         print("interrupted: run the same command again to go on", file=sys.stderr)
         return 3
-    if result.stopped_early:
+    if result.ended == "max_failures":
         print("stopped early: more images failed than --max_failures allows", file=sys.stderr)
         return 1
+    if result.error is not None:
+        raise result.error
     if result.handed_over:
         return 0
     if result.counts["not_attempted"]:

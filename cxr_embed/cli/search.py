@@ -83,7 +83,7 @@ def _search(values: flags.FlagValues) -> None:
     from cxr_embed.cli import terminal
     from cxr_embed.datasets import gallery, queries, search
     from cxr_embed.embeddings import load_embeddings
-    from cxr_embed.fingerprint import read_output_config
+    from cxr_embed.runs.fingerprint import read_output_config
 
     terminal.set_up_logging(0)
     say = terminal.Speaker()

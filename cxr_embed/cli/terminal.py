@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 from absl import logging as absl_logging
 
-from cxr_embed.job import Result
-from cxr_embed.monitor import RunMonitor
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS
+from cxr_embed.runs.execute import Result
+from cxr_embed.runs.progress import Progress as RunProgress
 
 _LOG_EVERY_SECONDS = 30.0
 _REFRESH_SECONDS = 0.25
@@ -45,14 +45,14 @@ class Speaker:
 
 def progress_of(
     speaker: Speaker,
-) -> Callable[[RunMonitor, int], AbstractContextManager[None]]:
+) -> Callable[[RunProgress, int], AbstractContextManager[None]]:
     """Returns how to show progress: a bar on a terminal, a line now and then elsewhere."""
 
     @contextmanager
-    def watch(monitor: RunMonitor, total: int) -> Iterator[None]:
+    def watch(run: RunProgress, total: int) -> Iterator[None]:
         finished = threading.Event()
         show = _show_bar if sys.stderr.isatty() else _log_lines
-        thread = threading.Thread(target=show, args=(monitor, total, finished), daemon=True)
+        thread = threading.Thread(target=show, args=(run, total, finished), daemon=True)
         if not speaker.quiet:
             thread.start()
         try:
@@ -65,7 +65,7 @@ def progress_of(
     return watch
 
 
-def _show_bar(monitor: RunMonitor, total: int, finished: threading.Event) -> None:
+def _show_bar(run: RunProgress, total: int, finished: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -86,22 +86,22 @@ def _show_bar(monitor: RunMonitor, total: int, finished: threading.Event) -> Non
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=total, rate="", failed="")
         while True:
-            counts = monitor.counts()
+            counts = run.counts()
             done = sum(counts.values())
             rate = done / max(time.monotonic() - started, 1e-9)
-            failed = counts.get("failed", 0)
+            failed = counts.get("failures", 0)
             progress.update(
                 task, completed=done, rate=f"{rate:.1f} images/s",
                 failed=f"[red]{failed} failed" if failed else "",
             )  # fmt: skip
-            if finished.wait(_REFRESH_SECONDS) and done == sum(monitor.counts().values()):
+            if finished.wait(_REFRESH_SECONDS) and done == sum(run.counts().values()):
                 return
 
 
-def _log_lines(monitor: RunMonitor, total: int, finished: threading.Event) -> None:
+def _log_lines(run: RunProgress, total: int, finished: threading.Event) -> None:
     started = time.monotonic()
     while not finished.wait(_LOG_EVERY_SECONDS):
-        counts = monitor.counts()
+        counts = run.counts()
         done = sum(counts.values())
         rate = done / (time.monotonic() - started)
         left = f", {(total - done) / rate:.0f} s left" if rate else ""

@@ -14,8 +14,8 @@ from cxr_embed import storage
 from cxr_embed.datasets.findings import Finding
 from cxr_embed.datasets.record_decoder import RecordDecoder, WrongSize
 from cxr_embed.datasets.record_files import read_files, record_name, row_bytes
+from cxr_embed.elements import dicom_id_of
 from cxr_embed.records import BadRecord, decode_record, unframe
-from cxr_embed.sources import dicom_id
 
 _FIRST_RECORDS = 100
 
@@ -72,7 +72,7 @@ def check_records(
         if problem is None and sums is not None and isinstance(data, bytes):
             problem = _check_sum(path, data, sums)
         name = record_name(path)
-        if problem is None and name != dicom_id(image_id):
+        if problem is None and name != dicom_id_of(image_id):
             problem = Finding("wrong_name", path, f"it holds {image_id}")
         if problem is not None:
             findings.append(problem)

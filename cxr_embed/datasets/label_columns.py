@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cxr_embed import storage
+from cxr_embed.elements import RECORD_SUFFIX, dicom_id_of
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.sources import RECORD_SUFFIX, dicom_id
 
 # MIMIC's tables have a row for each study, and its images lie in .../s50414267/<dicom_id>.dcm.
 _STUDY = re.compile(r"/s(\d{8})/")
@@ -92,4 +92,4 @@ def _read(path: str) -> list[dict[str, str]]:
 
 
 def _id_of(key: str) -> str:
-    return dicom_id(key.strip().removesuffix(RECORD_SUFFIX))
+    return dicom_id_of(key.strip().removesuffix(RECORD_SUFFIX))

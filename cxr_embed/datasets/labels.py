@@ -12,8 +12,8 @@ import numpy as np
 
 from cxr_embed import storage
 from cxr_embed.datasets.mimic_paths import MimicIds, mimic_ids
+from cxr_embed.elements import RECORD_SUFFIX, dicom_id_of
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.sources import RECORD_SUFFIX, dicom_id
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,7 +177,7 @@ def match_groups(keys: Sequence[str], column: str, image_ids: Sequence[str]) -> 
 
 
 def _id_of(key: str) -> str:
-    return dicom_id(key.removesuffix(RECORD_SUFFIX))
+    return dicom_id_of(key.removesuffix(RECORD_SUFFIX))
 
 
 def _same_path(one: str, other: str) -> bool:

@@ -21,7 +21,12 @@ from cxr_embed.datasets.parts import Part, Parts, open_parts
 from cxr_embed.datasets.shards import Advance, Plan, Result, ShardWriter, is_shard
 from cxr_embed.datasets.sums import SUMS_NAME, digest, write_sums
 from cxr_embed.errors import UsageError
-from cxr_embed.fingerprint import CONFIG_NAME, OutputConfig, read_output_config, write_output_config
+from cxr_embed.runs.fingerprint import (
+    CONFIG_NAME,
+    OutputConfig,
+    read_output_config,
+    write_output_config,
+)
 
 FORMATS = ("parquet", "npz", "tfrecord")
 DTYPES = ("float32", "float16")

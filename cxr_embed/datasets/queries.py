@@ -12,19 +12,20 @@ import numpy as np
 
 from cxr_embed import models, storage
 from cxr_embed.datasets.run_history import read_runs
+from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.embeddings import Embeddings
 from cxr_embed.errors import ImageRejected, UsageError
-from cxr_embed.fingerprint import (
+from cxr_embed.image_files import read_image
+from cxr_embed.models.config import ModelConfig
+from cxr_embed.models.sharing import shared
+from cxr_embed.records import BadRecord, decode_record
+from cxr_embed.runs.fingerprint import (
     CONFIG_NAME,
     OutputConfig,
     differences,
     make_fingerprint,
     read_output_config,
 )
-from cxr_embed.image_files import read_image
-from cxr_embed.models.config import ModelConfig
-from cxr_embed.records import BadRecord, decode_record
-from cxr_embed.sources import RECORD_SUFFIX
 
 Say = Callable[[str], None]
 
@@ -163,7 +164,7 @@ def _embed(
         raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
     settings = same_model(output_path, config, model_path, device)
     say(f"embedding {path} with {settings.path}")
-    model = models.shared(settings)
+    model = shared(settings).model
     embedding = np.asarray(model.embed([model.fit(radiograph)])[0], np.float32)
     if not np.isfinite(embedding).all():
         raise UsageError(f"--query {path} cannot be embedded: the model gave NaN or infinity")

@@ -12,9 +12,9 @@ import numpy as np
 from cxr_embed import storage
 from cxr_embed.datasets.parts import Names, Parts
 from cxr_embed.datasets.record_decoder import RecordDecoder, WrongSize
+from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.errors import UsageError
 from cxr_embed.records import BadRecord, decode_record
-from cxr_embed.sources import RECORD_SUFFIX
 
 ROWS_PER_PART = 1024
 _DOWNLOADS = 16

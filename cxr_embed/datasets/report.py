@@ -17,7 +17,7 @@ from cxr_embed.datasets.label_columns import LabelColumns, read_label_columns
 from cxr_embed.datasets.thumbnails import Look, look_at_all
 from cxr_embed.embeddings import Embeddings, load_embeddings
 from cxr_embed.errors import UsageError
-from cxr_embed.fingerprint import OutputConfig, read_output_config
+from cxr_embed.runs.fingerprint import OutputConfig, read_output_config
 
 MAPS = ("auto", "pca", "umap")
 
@@ -150,7 +150,7 @@ def make_report(settings: ReportSettings, say: Callable[[str], None], watch: Wat
         embeddings=embeddings,
         config=read_output_config(path),
         runs=runs,
-        ends=run_history.read_ends(path, runs),
+        ends=run_history.read_ends(runs),
         paces=run_history.paces(runs, run_history.record_times(path)),
         lengths=search.lengths(values),
         cosines=_cosines_of_pairs(values, components.centre, settings.seed),

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
-import io
-import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cxr_embed import storage
-from cxr_embed.outputs import RUNS_FOLDER
-from cxr_embed.runs import TABLES
-from cxr_embed.sources import RECORD_SUFFIX
+from cxr_embed.elements import RECORD_SUFFIX
+from cxr_embed.runs.folder import RunFiles, read_manifest, runs_in
+from cxr_embed.runs.tables import read_table
 
 _KIND_OF_TABLE = {"embedded": "embedded", "failures": "failed", "skipped": "skipped"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its name and its manifest, empty where that is missing or damaged."""
+    """One run: its files and its manifest, empty where that is missing or damaged."""
 
-    run_id: str
+    files: RunFiles
     manifest: dict[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.files.run_id
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -91,46 +93,30 @@ class Ends:
 
 def read_runs(output_path: str) -> list[Run]:
     """Returns the runs into an output, the oldest first; none where it is not a run's output."""
-    folder = storage.join(output_path, RUNS_FOLDER)
-    names = {entry.path.partition("/")[0] for entry in storage.list_files(folder)}
-    return [Run(name, _manifest(storage.join(folder, name))) for name in sorted(names)]
+    return [Run(files, read_manifest(files.folder)) for files in runs_in(output_path)]
 
 
-def _manifest(folder: str) -> dict[str, Any]:
-    try:
-        found = json.loads(storage.read_bytes(storage.join(folder, "manifest.json")))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def read_ends(output_path: str, runs: list[Run]) -> Ends:
-    """Reads the tables of all runs; what a later run says of an image replaces what stood there."""
+def read_ends(runs: list[Run]) -> Ends:
+    """Reads the tables of all runs; a later run's row of an image replaces an earlier one."""
     ends = Ends()
     for run in runs:
-        folder = storage.join(output_path, RUNS_FOLDER, run.run_id)
-        for name in TABLES:
-            try:
-                data = storage.read_bytes(storage.join(folder, f"{name}.csv"))
-            except OSError:  # a run that was killed leaves none
+        for table, kind in _KIND_OF_TABLE.items():
+            if f"{table}.csv" not in run.files.names and not run.files.shards:
                 ends.damaged_tables += 1
                 continue
             try:
-                ends.by_path.update(_table_rows(name, data.decode("utf-8", "surrogateescape")))
-            except csv.Error:
+                for row in read_table(run.files, table):
+                    ends.by_path[row["path"]] = _end(kind, row)
+            except (OSError, csv.Error):
                 ends.damaged_tables += 1
     return ends
 
 
-def _table_rows(name: str, text: str) -> Iterator[tuple[str, End]]:
-    kind = _KIND_OF_TABLE[name]
-    for row in csv.DictReader(io.StringIO(text)):
-        if None in row.values() or not row.get("path"):  # cut short
-            continue
-        yield row["path"], End(
-            kind, row["dicom_id"], row.get("reason", ""), row.get("detail", ""),
-            _number(row.get("rows")), _number(row.get("columns")), row.get("warnings", ""),
-        )  # fmt: skip
+def _end(kind: str, row: dict[str, str]) -> End:
+    return End(
+        kind, row["dicom_id"], row.get("reason", ""), row.get("detail", ""),
+        _number(row.get("rows")), _number(row.get("columns")), row.get("warnings", ""),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ def _encoder(plan: Plan) -> Encode:
 
     metadata = {
         "cxr_embed.normalised": json.dumps(plan.normalised),
-        "cxr_embed.fingerprint": json.dumps(plan.fingerprint, sort_keys=True),
+        "cxr_embed.runs.fingerprint": json.dumps(plan.fingerprint, sort_keys=True),
     }
     schema = parquet.parquet_schema(plan.embedding_size, plan.dtype, metadata)
     return lambda names, values: parquet.encode_parquet(names, values, schema)

@@ -13,9 +13,9 @@ import numpy as np
 from cxr_embed.datasets.parts import Names, Parts
 from cxr_embed.datasets.record_decoder import RecordDecoder
 from cxr_embed.datasets.record_files import row_bytes
+from cxr_embed.elements import dicom_id_of
 from cxr_embed.errors import UsageError
 from cxr_embed.records import BadRecord, decode_image_id, decode_record, locate_features
-from cxr_embed.sources import dicom_id
 
 ROWS_PER_PART = 1024
 _OVERHEAD = 16
@@ -82,7 +82,7 @@ class Records:
         found = []
         for framed in self.framed():
             names, _ = locate_features(framed[12:-4])
-            found.append(dicom_id(decode_image_id(framed[12:-4][slice(*names[0])])))
+            found.append(dicom_id_of(decode_image_id(framed[12:-4][slice(*names[0])])))
         return found
 
     def read(self, out: np.ndarray) -> Names:
@@ -95,7 +95,7 @@ class Records:
             ]
         except BadRecord as error:
             raise UsageError(f"{self.file} is damaged: {error}") from error
-        return Names([dicom_id(image) for image in images], images)
+        return Names([dicom_id_of(image) for image in images], images)
 
     def framed(self) -> Iterator[bytes]:
         """Yields each record with its frame."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from cxr_embed import file_types
+from cxr_embed.elements import RECORD_SUFFIX, dicom_id_of
 from cxr_embed.errors import UsageError
-from cxr_embed.sources import RECORD_SUFFIX, dicom_id
 
 
 class ImageIndex:
@@ -60,7 +60,7 @@ class ImageIndex:
 
 
 def _stem(path: str) -> str:
-    return dicom_id(path.removesuffix(RECORD_SUFFIX))
+    return dicom_id_of(path.removesuffix(RECORD_SUFFIX))
 
 
 def _extension(path: str) -> str:

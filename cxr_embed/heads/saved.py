@@ -23,7 +23,7 @@ import numpy as np
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.fingerprint import Fingerprint, differences
+from cxr_embed.runs.fingerprint import Fingerprint, differences
 
 MODEL_NAME = "model.keras"
 HEAD_NAME = "head.json"

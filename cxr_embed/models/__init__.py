@@ -6,11 +6,11 @@ one model in memory, shared by its threads.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +59,7 @@ class ModelSettings:
         batch_size: images per call that were asked for; 0 leaves the choice to the model.
         endpoint: the hosted endpoint to call in place of a local model.
         revision: of a model in a bucket, so that no worker takes another one than was started with.
+        content: what `content_id` gave where the run was started; workers refuse another one.
     """
 
     path: str
@@ -69,11 +70,16 @@ class ModelSettings:
     batch_size: int = 0
     endpoint: Endpoint | None = None
     revision: str = ""
+    content: str = ""
 
     @classmethod
     def of_endpoint(cls, endpoint: Endpoint, config: ModelConfig) -> ModelSettings:
         """Returns the settings of a hosted model, which leave it nothing to choose."""
         return cls(endpoint.name, config, "auto", "vertex", "hosted", endpoint=endpoint)
+
+    def with_content(self, content: str) -> ModelSettings:
+        """Returns settings with which only a model of that content is loaded."""
+        return replace(self, content=content)
 
     @property
     def local_path(self) -> str:
@@ -135,18 +141,6 @@ class SomeFailed(Exception):
         super().__init__("some images of a batch failed")
 
 
-def embed_each(model: EmbeddingModel, images: Sequence[Any]) -> list[np.ndarray | Exception]:
-    """Returns for each image its embedding or why it has none: one costs no other its own."""
-    try:
-        return list(model.embed(images))
-    except SomeFailed as some:
-        return some.results
-    except Exception as error:
-        if len(images) == 1:
-            return [error]
-        return [result for image in images for result in embed_each(model, [image])]
-
-
 def load(settings: ModelSettings) -> EmbeddingModel:
     """Loads a model.
 
@@ -167,20 +161,25 @@ def load(settings: ModelSettings) -> EmbeddingModel:
     return SavedModel(settings)
 
 
-_shared: dict[ModelSettings, EmbeddingModel] = {}
-_shared_lock = threading.Lock()
+# Images a call and device. With one, every call on a CPU has the same shape, so an image's
+# embedding never depends on its neighbours, to the last bit; more do not help a CPU anyway.
+_BATCH_SIZES = {"cpu": 1, "gpu": 16, "tpu": 16}
 
 
-def shared(settings: ModelSettings) -> EmbeddingModel:
-    """Returns this process's copy of a model, loading it at the first call.
+def batch_size_for(device: str) -> int:
+    """Returns how many images a call gets on a kind of device.
 
-    Another model takes its place: only the last one asked for stays in memory.
+    `auto`, on workers that cannot be asked, counts as an accelerator: on a CPU a batch is then run
+    image by image.
     """
-    with _shared_lock:
-        if settings not in _shared:
-            _shared.clear()
-            _shared[settings] = load(settings)
-        return _shared[settings]
+    return _BATCH_SIZES.get(device, _BATCH_SIZES["gpu"])
+
+
+def default_batch_size(settings: ModelSettings) -> int:
+    """Returns how many images are collected for one call, before the model has been loaded."""
+    if settings.endpoint is not None:
+        return settings.config.endpoint.parallel_requests
+    return 1 if settings.engine == "openvino" else batch_size_for(settings.device)
 
 
 def check_is_there(settings: ModelSettings) -> None:
@@ -227,10 +226,17 @@ def content_hash(path: str) -> str:
         for file in folder.glob(pattern)
         if file.is_file()
     )
+    # Once a process: the launcher asks for it, and so do the workers within the same process.
+    state = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in files)
+    return _hash_of(state, tuple(name for name, _ in files))
+
+
+@functools.lru_cache(maxsize=16)
+def _hash_of(files: tuple[tuple[str, int, int], ...], names: tuple[str, ...]) -> str:
     with ThreadPoolExecutor(4) as pool:  # hashlib lets other threads run
-        digests = list(pool.map(lambda item: _file_hash(item[1]), files))
+        digests = list(pool.map(lambda file: _file_hash(Path(file[0])), files))
     total = hashlib.sha256()
-    for (name, _), digest in zip(files, digests, strict=True):
+    for name, digest in zip(names, digests, strict=True):
         total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
 

@@ -28,9 +28,6 @@ from cxr_embed.models.signature import (
     wire,
 )
 
-# Images a call on a worker that nobody here can ask for its choice.
-_BATCH = {"gpu": 16, "tpu": 16}
-
 # Not signatures, although they are listed among them.
 _OPERATIONS = ("__saved_model_init_op", "__saved_model_train_op")
 
@@ -74,7 +71,7 @@ def _outline(wirings: list[Wiring], config: ModelConfig, device: str) -> Outline
         return None
     is_open = isinstance(taken, ModelInput) and taken.is_open
     most = 1 if is_open else first.batch
-    best = _BATCH.get(device, 1)
+    best = models.batch_size_for(device)
     return Outline(taken, size, device, most, min(best, most or best))
 
 

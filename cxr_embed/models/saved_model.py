@@ -11,7 +11,7 @@ import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.fit import ModelInput
-from cxr_embed.models import devices, inputs
+from cxr_embed.models import batch_size_for, devices, inputs
 from cxr_embed.models.chain import Stage
 from cxr_embed.models.signature import (
     check_embedding_size,
@@ -23,10 +23,6 @@ from cxr_embed.radiograph import Radiograph
 
 if TYPE_CHECKING:
     from cxr_embed.models import ModelSettings
-
-# Images a call and device. With one, every call on a CPU has the same shape, so an image's
-# embedding never depends on its neighbours, to the last bit; more do not help a CPU anyway.
-_BEST_BATCH = {"cpu": 1, "gpu": 16, "tpu": 16}
 
 
 class SavedModel:
@@ -47,7 +43,7 @@ class SavedModel:
         self._config = config
         placement = devices.choose(settings.device, settings.precision, xla=config.xla)
         self.device = placement.name
-        best = settings.batch_size or _BEST_BATCH[placement.kind] * placement.replicas
+        best = settings.batch_size or batch_size_for(placement.kind) * placement.replicas
         batch = math.ceil(best / placement.replicas)
         stages = zip(settings.folders, config.chain, strict=True)
         self._stages = [Stage(*both, placement, batch) for both in stages]

@@ -18,7 +18,7 @@ from cxr_embed.datasets.pack import FORMATS, Pack, pack
 from cxr_embed.datasets.shards import Result
 from cxr_embed.embeddings import load_embeddings
 from cxr_embed.errors import UsageError
-from cxr_embed.fingerprint import OutputConfig, read_output_config, write_output_config
+from cxr_embed.runs.fingerprint import OutputConfig, read_output_config, write_output_config
 
 ROWS, SIZE = 2500, 6
 PATHS = [mimic_path(number) for number in range(ROWS)]
@@ -172,7 +172,7 @@ def test_float16_and_unit_length(output: Path, tmp_path: Path) -> None:
     schema = pq.read_schema(next((tmp_path / "half").rglob("*.parquet")))
     assert str(schema.field("embedding").type.value_type) == "halffloat"
     assert schema.metadata[b"cxr_embed.normalised"] == b"true"
-    assert json.loads(schema.metadata[b"cxr_embed.fingerprint"])["model_sha256"] == "abc"
+    assert json.loads(schema.metadata[b"cxr_embed.runs.fingerprint"])["model_sha256"] == "abc"
     loaded = load_embeddings(tmp_path / "half").values
     assert loaded.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(loaded, axis=1), 1, atol=2e-3)

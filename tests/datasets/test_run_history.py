@@ -24,7 +24,7 @@ def test_runs_and_ends(output: Output) -> None:
     assert len(runs) == 1
     assert runs[0].counts["embedded"] == 21
     assert runs[0].started is not None
-    ends = run_history.read_ends(path, runs)
+    ends = run_history.read_ends(runs)
     assert (ends.count("embedded"), ends.count("failed"), ends.count("skipped")) == (21, 1, 1)
     assert ends.reasons("failed") == [("truncated", 1)]
     assert ends.by_path[f"{output.images}/faults/torn.dcm"].dicom_id == "torn"
@@ -41,7 +41,7 @@ def test_a_later_run_decides(copied: str) -> None:
         f"dicom_id,path,record,rows,columns,warnings\ntorn,{path},torn.tfrecord,5,6,a b\ncut,"
     )
     runs = run_history.read_runs(copied)
-    ends = run_history.read_ends(copied, runs)
+    ends = run_history.read_ends(runs)
     assert ends.count("failed") == 0
     assert ends.sizes()[5, 6] == 1
     assert ends.damaged_tables == 2  # the later run has just one of three

@@ -15,7 +15,7 @@ from cxr_embed.datasets.findings import NOTES, PROBLEMS, Findings
 from cxr_embed.datasets.pack import FORMATS, Pack, pack
 from cxr_embed.datasets.verify import repair, verify
 from cxr_embed.errors import UsageError
-from cxr_embed.fingerprint import OutputConfig, write_output_config
+from cxr_embed.runs.fingerprint import OutputConfig, write_output_config
 from cxr_embed.records import Record, encode_record, frame
 
 ROWS = 20

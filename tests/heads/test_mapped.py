@@ -11,7 +11,7 @@ import pytest
 from synthetic import write_records
 
 from cxr_embed.errors import UsageError
-from cxr_embed.fingerprint import CONFIG_NAME
+from cxr_embed.runs.fingerprint import CONFIG_NAME
 from cxr_embed.heads import mapped
 
 

@@ -11,9 +11,9 @@ IMAGE = "gs://bucket/files/p10/p10000032/s50414267/02aa804e-bde0afdd.dcm"
 
 
 def _index(*image_ids: str) -> ImageIndex:
-    from cxr_embed.sources import dicom_id
+    from cxr_embed.elements import dicom_id_of
 
-    return ImageIndex([dicom_id(path) for path in image_ids], image_ids)
+    return ImageIndex([dicom_id_of(path) for path in image_ids], image_ids)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from buckets import FAULTS, BadLine, HugeBucket, contents, emulator, spoken_to
 from builders import make_dicom
 from running import arguments_of, command, run_here
 
-from cxr_embed import gcs, runs, sources, storage
+from cxr_embed import elements, gcs, runs, storage
 from cxr_embed.cli import main, run
 
 COUNT = 500
@@ -50,7 +50,7 @@ def expected_records(undisturbed: Path) -> dict[str, bytes]:
 
 
 def records_in(folder: str) -> dict[str, bytes]:
-    return {k: v for k, v in contents(folder).items() if k.endswith(sources.RECORD_SUFFIX)}
+    return {k: v for k, v in contents(folder).items() if k.endswith(elements.RECORD_SUFFIX)}
 
 
 def test_a_bad_line_loses_and_doubles_nothing(
@@ -68,7 +68,7 @@ def test_a_bad_line_loses_and_doubles_nothing(
     assert f"embedded       {COUNT}" in ran.out
     found = contents("gs://bucket/bad-line")
     expected = expected_records(undisturbed)
-    assert {k: v for k, v in found.items() if k.endswith(sources.RECORD_SUFFIX)} == expected
+    assert {k: v for k, v in found.items() if k.endswith(elements.RECORD_SUFFIX)} == expected
     rows = next(v for k, v in found.items() if k.endswith("/embedded.csv")).decode().splitlines()
     assert len(rows) == len({row.split(",")[0] for row in rows}) == COUNT + 1
     assert len(found) == COUNT + 1 + 4  # the records, the config, three tables and a manifest

@@ -16,7 +16,7 @@ from PIL import Image
 from running import Ran, all_files, last_run, manifest, records, run_apart, run_here, table
 
 import cxr_embed
-from cxr_embed.fingerprint import CONFIG_NAME
+from cxr_embed.runs.fingerprint import CONFIG_NAME
 from cxr_embed.records import Record, decode_record, encode_record
 
 

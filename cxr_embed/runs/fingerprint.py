@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 from dataclasses import dataclass
@@ -9,12 +10,21 @@ from typing import Any
 
 from cxr_embed import storage
 from cxr_embed.decoders import ABSENT, decoder_versions
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import MachineFault, UsageError
 from cxr_embed.fit import PREPROCESSING_VERSION
 
 CONFIG_NAME = "_embedding_config.json"
 
 Fingerprint = dict[str, Any]
+
+# TensorFlow is published under several names; all of them are imported as `tensorflow`.
+_DISTRIBUTIONS = {
+    "tensorflow": (
+        "tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel", "tensorflow-gpu",
+        "tensorflow-macos", "tensorflow-rocm", "tensorflow-aarch64", "tf-nightly",
+    ),
+    "openvino": ("openvino", "openvino-nightly"),
+}  # fmt: skip
 
 
 def make_fingerprint(
@@ -38,19 +48,60 @@ def make_fingerprint(
         "model_sha256": model_sha256,
         "model_config": model_config,
         "rendering": rendering,
-        "preprocessing_version": PREPROCESSING_VERSION,
-        "resize": f"opencv {importlib.metadata.version('opencv-python-headless')}",
         "precision": precision,
         "engine": engine,
-        "engine_version": importlib.metadata.version(engine) if engine != "vertex" else "hosted",
+        **_software(engine),
+    }
+
+
+def _software(engine: str) -> Fingerprint:
+    """Returns the part of a fingerprint that this process's packages decide."""
+    return {
+        "preprocessing_version": PREPROCESSING_VERSION,
+        "resize": f"opencv {importlib.metadata.version('opencv-python-headless')}",
+        "engine_version": "hosted" if engine == "vertex" else package_version(engine),
         "decoders": decoder_versions(),
     }
+
+
+def package_version(name: str) -> str:
+    """Returns the version of a package, whatever name it was installed under.
+
+    Args:
+        name: the name it is imported by.
+
+    Returns:
+        The version; `ABSENT` where it is not installed.
+    """
+    for distribution in _DISTRIBUTIONS.get(name, (name,)):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    try:
+        return str(importlib.import_module(name).__version__)
+    except (ImportError, AttributeError):
+        return ABSENT
+
+
+def require_same_software(expected: Fingerprint) -> None:
+    """Stops a worker whose packages would give other numbers than the launcher's.
+
+    Raises:
+        MachineFault: they differ; the message names the keys.
+    """
+    changed = differences(expected, expected | _software(expected["engine"]))
+    if changed:
+        raise MachineFault(
+            f"this worker has other software than the launcher ({', '.join(changed)}): install "
+            "the same versions on both, or start the job from the workers' image"
+        )
 
 
 def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     """Returns the keys in which two fingerprints differ, nested ones as `decoders.pillow`.
 
-    A decoder that only one of them has moves no number: without it, its images fail.
+    A decoder that only one of them has changes no number: without it, its images fail.
     """
     found = []
     for key in sorted({*old, *new}):
@@ -60,6 +111,21 @@ def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
         elif before != after and ABSENT not in (before, after):
             found.append(key)
     return found
+
+
+def merged(old: Fingerprint, new: Fingerprint) -> Fingerprint:
+    """Returns what an output says after a run that differs from it only in what is absent.
+
+    What was absent and is present now is added; what is absent now stays as it was.
+    """
+    result = dict(old)
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            result[key] = merged(before, value)
+        elif value != ABSENT or key not in old:
+            result[key] = value
+    return result
 
 
 @dataclass(frozen=True)
@@ -91,7 +157,7 @@ def read_output_config(output_path: str) -> OutputConfig | None:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(
-            f"{path} is damaged, so nobody can tell how the records beside it were made: "
+            f"{path} is damaged, so it is unknown how the records beside it were made: "
             "pass --overwrite to compute them again, or another --output_path"
         ) from error
 
@@ -100,4 +166,4 @@ def write_output_config(output_path: str, config: OutputConfig) -> None:
     """Writes `_embedding_config.json` at the output's root."""
     content = {**config.fingerprint, "embedding_size": config.embedding_size}
     data = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    storage.write_whole(storage.join(output_path, CONFIG_NAME), data.encode())
+    storage.write_whole(storage.join(output_path, CONFIG_NAME), data.encode(), replace=True)

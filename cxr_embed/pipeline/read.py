@@ -1,0 +1,162 @@
+"""`ReadRadiographs`: references to rendered radiographs."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import NamedTuple
+
+import apache_beam as beam
+import cv2
+
+from cxr_embed import storage
+from cxr_embed.elements import ImageRef
+from cxr_embed.errors import ImageRejected, ImageSkipped, PlaceUnavailable, one_line
+from cxr_embed.faults import Streak, machine_fault
+from cxr_embed.file_types import FILE_TYPES, OTHER_NAME
+from cxr_embed.image_files import admit, read_image
+from cxr_embed.outcomes import Failed, Skipped, Stage
+from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS, InputFacts, Radiograph
+from cxr_embed.threads import reading_threads, usable_cores
+
+# Radiographs that are read already and wait for the model, for each core.
+_WAITING_PER_CORE = 2
+
+
+class ReadResult(NamedTuple):
+    """The outputs of `ReadRadiographs`.
+
+    Attributes:
+        radiographs: PCollection of (`ImageRef`, `Radiograph`).
+        failed: PCollection of `Failed`: images that cannot be read, with the reason.
+        skipped: PCollection of `Skipped`: images that are left out on purpose.
+    """
+
+    radiographs: beam.PCollection
+    failed: beam.PCollection
+    skipped: beam.PCollection
+
+
+class ReadRadiographs(beam.PTransform):
+    """Reads and renders image files: paths or `ImageRef` in, `ReadResult` out.
+
+    Several images are read at a time, in threads, and the next ones are read while later steps
+    work. The order within a bundle is kept. An image that cannot be read costs no other image;
+    what any image would meet (no memory, no file handles) fails the bundle with `MachineFault`.
+
+    Args:
+        rendering: `cxr_foundation` or `dicom`, see `cxr_embed.read_radiograph`.
+        file_type: `auto` to judge by the content, or `dicom`, `png`, `jpeg` to accept only that.
+        views: `all`, or `frontal` to skip an image whose View Position is present and is neither
+            AP nor PA.
+        max_pixels: larger images fail, judged by their header.
+        threads: threads that read, in one process; 0 chooses by cores.
+
+    Raises:
+        ValueError: an argument is none of the choices.
+    """
+
+    def __init__(
+        self,
+        *,
+        rendering: str = "cxr_foundation",
+        file_type: str = "auto",
+        views: str = "all",
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        threads: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (
+            ("rendering", rendering, RENDERINGS),
+            ("file_type", file_type, FILE_TYPES),
+            ("views", views, VIEWS),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} {value!r}: pass one of {', '.join(choices)}")
+        self._read = _Read(rendering, file_type, views, max_pixels, threads)
+
+    def expand(self, images: beam.PCollection) -> ReadResult:
+        outputs = images | "Files" >> beam.ParDo(self._read).with_output_types(
+            tuple[ImageRef, Radiograph], failed=Failed, skipped=Skipped
+        ).with_outputs("failed", "skipped", main="radiographs")
+        return ReadResult(outputs.radiographs, outputs.failed, outputs.skipped)
+
+
+class _Read(ThreadedDoFn):
+    """A path or ImageRef -> (ImageRef, Radiograph), Failed or Skipped."""
+
+    def __init__(
+        self, rendering: str, file_type: str, views: str, max_pixels: int, threads: int
+    ) -> None:
+        self._rendering, self._file_type, self._views = rendering, file_type, views
+        self._max_pixels, self._count = max_pixels, threads
+        self._places = storage.settings()
+
+    def threads(self) -> Threads:
+        count = reading_threads(self._count, device="cpu", is_remote=True)
+        return Threads("read", count, count + _WAITING_PER_CORE * usable_cores())
+
+    def setup(self) -> None:
+        super().setup()
+        storage.configure(self._places)
+        # Images are spread over threads already; OpenCV's own would only compete with them.
+        cv2.setNumThreads(1)
+        self._unavailable = Streak("reading")
+
+    def work(self, element: str | ImageRef) -> Result:
+        ref = element if isinstance(element, ImageRef) else ImageRef.of(element)
+        counts: dict[str, int] = {}
+        try:
+            return Result(None, (ref, self._read(ref, counts)), counts)
+        except ImageSkipped as skipped:
+            outcome = Skipped(ref.dicom_id, ref.path, skipped.reason, skipped.detail)
+            return _ended("skipped", outcome, counts)
+        except ImageRejected as rejected:
+            return _rejected(ref, rejected, counts)
+        except storage.FileTooLarge as error:
+            return _rejected(ref, ImageRejected("too_large", str(error)), counts)
+        except (OSError, MemoryError, ValueError) as error:
+            if fault := machine_fault(error, Stage.READ, ref.path):
+                raise fault from error
+            if isinstance(error, PlaceUnavailable):
+                self._unavailable.failed(error)
+            detail = one_line(getattr(error, "strerror", None) or error)
+            return _ended("failed", Failed(ref.dicom_id, ref.path, "read_error", detail), counts)
+
+    def _read(self, ref: ImageRef, counts: dict[str, int]) -> Radiograph:
+        since = time.perf_counter()
+        judge = functools.partial(admit, file_type=self._file_type, max_pixels=self._max_pixels)
+        stored = storage.read_file(ref.path, judge)
+        self._unavailable.succeeded()
+        read = time.perf_counter()
+        counts["bytes_read"] = len(stored.data)
+        counts["read_microseconds"] = round(1e6 * (read - since))
+        try:
+            radiograph = read_image(
+                stored.data,
+                self._file_type,
+                self._rendering,
+                max_pixels=self._max_pixels,
+                views=self._views,
+            )
+        finally:
+            decoded = time.perf_counter()
+            counts["decode_and_render_microseconds"] = round(1e6 * (decoded - read))
+        radiograph.source = InputFacts(len(stored.data), stored.crc32c)
+        return radiograph
+
+
+def _rejected(ref: ImageRef, rejected: ImageRejected, counts: dict[str, int]) -> Result:
+    # Folders of images hold reports and licences, too. A file that a search came across, that is
+    # named like something else and is something else, is not a failure.
+    if rejected.reason == "not_an_image" and not ref.is_listed and OTHER_NAME.search(ref.path):
+        outcome = Skipped(ref.dicom_id, ref.path, "not_an_image", rejected.detail)
+        return _ended("skipped", outcome, counts)
+    failed = Failed(ref.dicom_id, ref.path, rejected.reason, rejected.detail)
+    return _ended("failed", failed, counts)
+
+
+def _ended(tag: str, outcome: Failed | Skipped, counts: dict[str, int]) -> Result:
+    counts[f"{tag}/{outcome.reason}"] = 1
+    return Result(tag, outcome, counts)

@@ -1,0 +1,170 @@
+"""The plan of a run: what was asked for, compared with what the input and the output hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cxr_embed import models, storage
+from cxr_embed.elements import ImageRef
+from cxr_embed.errors import UsageError
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
+from cxr_embed.runs import resume
+from cxr_embed.runs.fingerprint import (
+    Fingerprint,
+    OutputConfig,
+    make_fingerprint,
+    merged,
+    read_output_config,
+)
+from cxr_embed.runs.folder import new_run_id, run_folder
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for; the fields are the flags of the main job.
+
+    `refs` are the images found, and `model` says where the model is. `runner` is a Beam runner's
+    name, and `beam_arguments` are Beam's flags. A `batch_size` or `decode_threads` of 0 is chosen
+    when the model is known.
+    """
+
+    refs: list[ImageRef]
+    output_path: str
+    model: models.ModelSettings
+    file_type: str = "auto"
+    layout: str = "flat"
+    rendering: str = "cxr_foundation"
+    views: str = "all"
+    batch_size: int = 0
+    overwrite: bool = False
+    moved_inputs: bool = False
+    max_failures: int = 0
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    runner: str = ""
+    beam_arguments: tuple[str, ...] = ()
+    decode_threads: int = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether Beam's in-process runner runs it, here."""
+        return not self.runner
+
+
+@dataclass
+class Plan:
+    """A job whose output was looked at; nothing has been written yet.
+
+    Attributes:
+        job: what was asked for.
+        todo: the images without a valid record.
+        replace: records to remove first (--overwrite with other settings).
+        temporary: files that a killed run left in the output.
+        fingerprint: how the records will be made.
+        config_fingerprint: what the output will say of itself.
+        embedding_size: floats in an embedding; None until a model was loaded.
+        checked: records that are there and had to be read, for the next run.
+        run_id: the run's name.
+    """
+
+    job: Job
+    todo: list[ImageRef]
+    replace: list[str]
+    temporary: list[str]
+    fingerprint: Fingerprint
+    config_fingerprint: Fingerprint
+    embedding_size: int | None = None
+    checked: dict[str, resume.KnownRecord] = field(default_factory=dict)
+    run_id: str = field(default_factory=new_run_id)
+
+    @property
+    def folder(self) -> str:
+        """The run's folder."""
+        return run_folder(self.job.output_path, self.run_id)
+
+
+def make_plan(job: Job, log: Log) -> Plan:
+    """Compares a job with its output; writes nothing.
+
+    Raises:
+        UsageError: something is missing, cannot be written to, or does not fit together.
+    """
+    problem = storage.why_not_writable(job.output_path)
+    if problem:
+        raise UsageError(f"--output_path {job.output_path} cannot be written to: {problem}")
+    _require_paths_for_workers(job)
+    models.check_is_there(job.model)
+    fingerprint = make_fingerprint(
+        model_sha256=models.content_id(job.model),
+        model_config=job.model.config.as_dict(),
+        rendering=job.rendering,
+        precision=job.model.precision,
+        engine=job.model.engine,
+    )
+    try:
+        found = resume.survey(job.output_path)
+    except OSError as error:
+        raise UsageError(f"--output_path cannot be listed: {error}") from error
+    old = _output_config(job)
+    if not job.overwrite:
+        resume.require_same_settings(job.output_path, old, fingerprint, found)
+    size = None if old is None or job.overwrite else old.embedding_size
+    done = resume.find_done(job.output_path, job.refs, found, size)
+    if not job.moved_inputs:
+        resume.require_own_records(job.output_path, done)
+    if job.overwrite:
+        replace = resume.records_to_replace(job.output_path, old, fingerprint, found, job.refs)
+        keep = old is not None and not replace
+        return Plan(
+            job, job.refs, replace, found.temporary, fingerprint,
+            merged(old.fingerprint, fingerprint) if keep and old else fingerprint,
+        )  # fmt: skip
+    _log_done(done, log)
+    todo = [ref for ref in job.refs if ref.record not in done.records]
+    config = merged(old.fingerprint, fingerprint) if old else fingerprint
+    return Plan(job, todo, [], found.temporary, fingerprint, config, size, done.checked)
+
+
+def _output_config(job: Job) -> OutputConfig | None:
+    try:
+        return read_output_config(job.output_path)
+    except UsageError:
+        if job.overwrite:
+            return None
+        raise
+
+
+def _require_paths_for_workers(job: Job) -> None:
+    """Raises UsageError where Dataflow's workers would look for a path on their own disks."""
+    if job.runner != "DataflowRunner":
+        return
+    if not storage.is_remote(job.output_path):
+        raise UsageError(
+            f"--output_path {job.output_path} is on this machine, and Dataflow's workers are not: "
+            "pass gs://bucket/prefix"
+        )
+    local = next((ref.path for ref in job.refs if not storage.is_remote(ref.path)), None)
+    if local is not None:
+        raise UsageError(
+            f"{local} is on this machine, and Dataflow's workers are not: copy the images to a "
+            "bucket (gcloud storage cp -r) and pass gs:// paths"
+        )
+
+
+def _log_done(done: resume.Done, log: Log) -> None:
+    if done.records:
+        log(f"{count_of_images(len(done.records))} already there, not computed again")
+    if done.damaged:
+        log(f"{len(done.damaged)} damaged records will be computed again")
+    if done.others:
+        log(
+            f"warning: {len(done.others)} records keep an image/id that is not the path given now, "
+            f"such as {done.others[0][0]}"
+        )
+
+
+def count_of_images(count: int) -> str:
+    """Returns `1 image`, `2 images`."""
+    return f"{count} image" if count == 1 else f"{count} images"

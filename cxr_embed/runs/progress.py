@@ -1,0 +1,75 @@
+"""Counts of a run while it goes on, shared by the threads of a process; also how it is stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from cxr_embed.outcomes import Outcome
+from cxr_embed.runs.tables import table_of
+
+
+class RunStopped(Exception):
+    """Ends a run early and on purpose: an interruption, or too many failures."""
+
+
+class Progress:
+    """Thread-safe counts of outcomes by table: `embedded`, `skipped` and `failures`.
+
+    Args:
+        max_failures: stop once more images than this have failed; 0 is never.
+    """
+
+    def __init__(self, max_failures: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._max_failures = max_failures
+        self._first: float | None = None
+        self._stop = threading.Event()
+
+    @property
+    def first(self) -> float | None:
+        """When the first image ended, as `time.perf_counter` counts; None before that."""
+        return self._first
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts one image."""
+        with self._lock:
+            if self._first is None:
+                self._first = time.perf_counter()
+            self._counts[table_of(outcome)] += 1
+
+    def set_counts(self, counts: dict[str, int]) -> None:
+        """Replaces the counts by those of a job elsewhere."""
+        with self._lock:
+            self._counts = Counter(counts)
+
+    def counts(self) -> dict[str, int]:
+        """Returns the counts so far."""
+        with self._lock:
+            return dict(self._counts)
+
+    def interrupt(self) -> None:
+        """Stops the run after the image that ends next."""
+        self._stop.set()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether `interrupt` was called."""
+        return self._stop.is_set()
+
+    @property
+    def has_too_many_failures(self) -> bool:
+        """Whether more images have failed than `max_failures` allows."""
+        return 0 < self._max_failures < self._counts["failures"]
+
+
+_runs: dict[str, Progress] = {}
+_lock = threading.Lock()
+
+
+def progress_of(run_id: str, max_failures: int = 0) -> Progress:
+    """Returns this process's counts of a run, made at the first call."""
+    with _lock:
+        return _runs.setdefault(run_id, Progress(max_failures))

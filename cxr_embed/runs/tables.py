@@ -1,0 +1,278 @@
+"""The run tables: written as shards while a run goes on, merged when it ends, read from both.
+
+Each process appends its rows to a shard of its own every few seconds, and at the end of each
+bundle. So a run that is killed loses at most its last seconds, and no step holds all rows. A
+bundle that a runner repeats writes its rows twice; merging keeps one row an image.
+
+The merge sorts in SQLite, which spills to disk: memory stays flat, whatever the number of rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cxr_embed import storage
+from cxr_embed.faults import machine_fault
+from cxr_embed.outcomes import Embedded, Failed, Outcome, Stage
+from cxr_embed.runs.folder import SHARDS_FOLDER, RunFiles
+
+# In order of precedence: where a bundle was repeated, an image that has a record is embedded.
+TABLES: dict[str, tuple[str, ...]] = {
+    "failures": ("dicom_id", "path", "stage", "reason", "detail"),
+    "skipped": ("dicom_id", "path", "reason", "detail"),
+    "embedded": (
+        "dicom_id", "path", "record", "rows", "columns", "warnings", "bytes", "crc32c", "floats",
+        "file_state",
+    ),
+}  # fmt: skip
+
+Row = dict[str, str]
+
+# Rows are stored after this time at the latest. A bucket gets an object each time.
+FLUSH_SECONDS, FLUSH_SECONDS_REMOTE = 2.0, 5.0
+
+
+def table_of(outcome: Outcome) -> str:
+    """Returns the table that an outcome belongs to."""
+    if isinstance(outcome, Embedded):
+        return "embedded"
+    return "failures" if isinstance(outcome, Failed) else "skipped"
+
+
+def row_of(outcome: Outcome) -> list[Any]:
+    """Returns an outcome's cells, in the order of its table's columns."""
+    columns = TABLES[table_of(outcome)]
+    cells = (getattr(outcome, column) for column in columns)
+    return [" ".join(cell) if isinstance(cell, tuple) else cell for cell in cells]
+
+
+class ShardWriter:
+    """Stores the rows of one process; thread-safe.
+
+    Args:
+        run_folder: the run's folder.
+
+    Raises:
+        MachineFault: rows cannot be stored.
+    """
+
+    def __init__(self, run_folder: str) -> None:
+        self._folder = storage.join(run_folder, SHARDS_FOLDER)
+        self._is_remote = storage.is_remote(run_folder)
+        self._seconds = FLUSH_SECONDS_REMOTE if self._is_remote else FLUSH_SECONDS
+        self._lock = threading.Lock()
+        self._waiting: list[bytes] = []
+        self._timer: threading.Timer | None = None
+        self._error: BaseException | None = None
+        self._name = uuid.uuid4().hex
+        self._count = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Adds a row, which is stored within a few seconds."""
+        line = _csv_line([table_of(outcome), *row_of(outcome)])
+        with self._lock:
+            self._raise_late_error()
+            self._waiting.append(line)
+            if self._timer is None:
+                self._timer = threading.Timer(self._seconds, self._flush_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Stores all rows that were added."""
+        with self._lock:
+            self._raise_late_error()
+            self._store()
+
+    def _flush_late(self) -> None:
+        with self._lock:
+            try:
+                self._store()
+            except BaseException as error:
+                self._error = error
+
+    def _raise_late_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _store(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        path = storage.join(self._folder, f"{self._name}.csv")
+        try:
+            if self._is_remote:
+                self._count += 1
+                numbered = storage.join(self._folder, f"{self._name}-{self._count:06d}.csv")
+                storage.write_whole(numbered, data)
+            else:
+                _append(path, data)
+        except OSError as error:
+            if fault := machine_fault(error, Stage.WRITE, path):
+                raise fault from error
+            raise
+        self._waiting.clear()
+
+
+def _append(path: str, data: bytes) -> None:
+    """Appends to a local file, so that it outlives a loss of power."""
+    for attempt in range(2):
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            break
+        except FileNotFoundError:
+            if attempt:
+                raise
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_writers: dict[str, ShardWriter] = {}
+_writers_lock = threading.Lock()
+
+
+def writer_of(run_folder: str) -> ShardWriter:
+    """Returns this process's writer for a run."""
+    with _writers_lock:
+        if run_folder not in _writers:
+            _writers.clear()  # one run at a time
+            _writers[run_folder] = ShardWriter(run_folder)
+        return _writers[run_folder]
+
+
+@dataclass
+class Counts:
+    """Images by outcome.
+
+    Attributes:
+        embedded: images with a record of this run.
+        skipped: images by reason.
+        failed: images by reason.
+    """
+
+    embedded: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Images that have an outcome."""
+        return self.embedded + sum(self.skipped.values()) + sum(self.failed.values())
+
+
+def merge(files: RunFiles) -> Counts:
+    """Makes a run's tables of its shards, one row an image, sorted; returns the counts.
+
+    All tables are written, empty ones too. It may be repeated, after an error too.
+
+    Raises:
+        OSError: a shard cannot be read, or a table cannot be written.
+    """
+    with contextlib.closing(sqlite3.connect("")) as database:
+        database.execute(
+            "CREATE TABLE outcomes "
+            "(path BLOB PRIMARY KEY, rank INT, reason TEXT, line BLOB) WITHOUT ROWID"
+        )
+        database.executemany(
+            "INSERT INTO outcomes VALUES (?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET "
+            "rank = excluded.rank, reason = excluded.reason, line = excluded.line "
+            "WHERE excluded.rank >= rank",
+            _ranked_rows(files),
+        )
+        for rank, table in enumerate(TABLES):
+            lines = database.execute(
+                "SELECT line FROM outcomes WHERE rank = ? ORDER BY line", (rank,)
+            )
+            with storage.open_whole(storage.join(files.folder, f"{table}.csv")) as file:
+                file.write(_csv_line(TABLES[table]))
+                for (line,) in lines:
+                    file.write(line)
+        counts = _counts(database)
+    for shard in files.shards:
+        storage.remove(shard)
+    if not storage.is_remote(files.folder):
+        with contextlib.suppress(OSError):
+            Path(files.folder, SHARDS_FOLDER).rmdir()
+    return counts
+
+
+def _ranked_rows(files: RunFiles) -> Iterator[tuple[bytes, int, str, bytes]]:
+    for rank, table in enumerate(TABLES):
+        columns = TABLES[table]
+        for row in read_table(files, table):
+            line = _csv_line(row.get(column, "") for column in columns)
+            yield _bytes(row["path"]), rank, row.get("reason", ""), line
+
+
+def _counts(database: sqlite3.Connection) -> Counts:
+    counts = Counts()
+    query = "SELECT rank, reason, COUNT(*) FROM outcomes GROUP BY rank, reason ORDER BY reason"
+    names = list(TABLES)
+    for rank, reason, number in database.execute(query):
+        if names[rank] == "embedded":
+            counts.embedded = number
+        else:
+            by_reason = counts.failed if names[rank] == "failures" else counts.skipped
+            by_reason[reason] = number
+    return counts
+
+
+def read_table(files: RunFiles, table: str) -> Iterator[Row]:
+    """Yields a table's rows: those of the merged table, and those of shards beside it.
+
+    A table of an older version lacks some columns. A row that was cut short is left out.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if f"{table}.csv" in files.names:
+        for row in csv.DictReader(_lines(storage.join(files.folder, f"{table}.csv"))):
+            if row.get("path") and None not in row and None not in row.values():
+                yield row
+    columns = TABLES[table]
+    for shard in files.shards:
+        for cells in csv.reader(_lines(shard)):
+            if cells and cells[0] == table and len(cells) == len(columns) + 1:
+                yield dict(zip(columns, cells[1:], strict=True))
+
+
+def _lines(path: str) -> Iterator[str]:
+    """Yields a file's whole lines; a killed process may have left half of one at the end."""
+    is_remote = storage.is_remote(path)
+    with io.BytesIO(storage.read_bytes(path)) if is_remote else Path(path).open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield _text(line)
+
+
+def _csv_line(row: Iterable[Any]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(row)
+    return _bytes(buffer.getvalue())
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # a file name need not be text
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
