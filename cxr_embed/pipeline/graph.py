@@ -25,7 +25,10 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
 
 class OutcomeTables(Protocol):
-    """Where outcomes go; pickled on its way to workers. See `cxr_embed.runs.tables`."""
+    """Where outcomes go; pickled on its way to workers. See `cxr_embed.runs.sink`."""
+
+    def open(self) -> None:
+        """Prepares a worker; called once, before anything else."""
 
     def add(self, outcome: Outcome) -> None:
         """Adds one image's outcome."""
@@ -102,6 +105,9 @@ class _AddToTables(beam.DoFn):
     def __init__(self, tables: OutcomeTables) -> None:
         self._tables = tables
 
+    def setup(self) -> None:
+        self._tables.open()
+
     def process(self, outcome: Outcome) -> None:
         self._tables.add(outcome)
 
@@ -115,6 +121,9 @@ class _MergeTables(beam.DoFn):
 
     def __init__(self, tables: OutcomeTables) -> None:
         self._tables = tables
+
+    def setup(self) -> None:
+        self._tables.open()
 
     def process(self, _stored: Any) -> None:
         self._tables.merge()

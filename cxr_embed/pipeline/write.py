@@ -88,6 +88,7 @@ class _Write(ThreadedDoFn):
     def setup(self) -> None:
         super().setup()
         storage.configure(self._places)
+        self._start = storage.start_of(self._output_path)
         if self._check is not None:
             self._check()
 
@@ -95,7 +96,7 @@ class _Write(ThreadedDoFn):
         since = time.perf_counter()
         folder = element.folder if self._layout == "mirror" else ""
         record = record_path(element.dicom_id, folder)
-        target = storage.join(self._output_path, record)
+        target = self._start + record
         data = encode_record(Record(element.image_id, element.values))
         try:
             storage.write_whole(target, data, replace=self._replace)

@@ -32,6 +32,10 @@ class RunTables:
         """The run's folder."""
         return run_folder(self.output_path, self.run_id)
 
+    def open(self) -> None:
+        """Prepares a worker; called once, before anything else."""
+        storage.configure(self.places)
+
     def add(self, outcome: Outcome) -> None:
         """Adds a row.
 
@@ -39,8 +43,7 @@ class RunTables:
             RunStopped: the run was interrupted, or too many images have failed.
             MachineFault: rows cannot be stored.
         """
-        storage.configure(self.places)
-        tables.writer_of(self.folder).add(outcome)
+        self._writer().add(outcome)
         progress = progress_of(self.run_id, self.max_failures)
         progress.add(outcome)
         if progress.is_interrupted or progress.has_too_many_failures:
@@ -49,11 +52,13 @@ class RunTables:
 
     def flush(self) -> None:
         """Stores all rows that this process was given."""
-        tables.writer_of(self.folder).flush()
+        self._writer().flush()
+
+    def _writer(self) -> tables.ShardWriter:
+        return tables.writer_of(self.output_path, self.run_id)
 
     def merge(self) -> None:
-        """Makes the final tables; returns at once where that is done already."""
-        storage.configure(self.places)
+        """Makes the final tables."""
         tables.merge(files_of(self.folder))
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from cxr_embed import storage
 from cxr_embed.faults import machine_fault
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Stage
-from cxr_embed.runs.folder import SHARDS_FOLDER, RunFiles
+from cxr_embed.runs.folder import SHARDS_FOLDER, RunFiles, run_folder
 
 # In order of precedence: where a bundle was repeated, an image that has a record is embedded.
 TABLES: dict[str, tuple[str, ...]] = {
@@ -60,15 +60,15 @@ class ShardWriter:
     """Stores the rows of one process; thread-safe.
 
     Args:
-        run_folder: the run's folder.
+        folder: the run's folder.
 
     Raises:
         MachineFault: rows cannot be stored.
     """
 
-    def __init__(self, run_folder: str) -> None:
-        self._folder = storage.join(run_folder, SHARDS_FOLDER)
-        self._is_remote = storage.is_remote(run_folder)
+    def __init__(self, folder: str) -> None:
+        self._folder = storage.join(folder, SHARDS_FOLDER)
+        self._is_remote = storage.is_remote(folder)
         self._seconds = FLUSH_SECONDS_REMOTE if self._is_remote else FLUSH_SECONDS
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
@@ -146,17 +146,17 @@ def _append(path: str, data: bytes) -> None:
         os.close(handle)
 
 
-_writers: dict[str, ShardWriter] = {}
+_writers: dict[tuple[str, str], ShardWriter] = {}
 _writers_lock = threading.Lock()
 
 
-def writer_of(run_folder: str) -> ShardWriter:
+def writer_of(output_path: str, run_id: str) -> ShardWriter:
     """Returns this process's writer for a run."""
     with _writers_lock:
-        if run_folder not in _writers:
+        if (output_path, run_id) not in _writers:
             _writers.clear()  # one run at a time
-            _writers[run_folder] = ShardWriter(run_folder)
-        return _writers[run_folder]
+            _writers[output_path, run_id] = ShardWriter(run_folder(output_path, run_id))
+        return _writers[output_path, run_id]
 
 
 @dataclass
