@@ -19,7 +19,7 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS
 if TYPE_CHECKING:
     from cxr_embed.elements import ImageRef
     from cxr_embed.runs.execute import Result
-    from cxr_embed.runs.plan import Job
+    from cxr_embed.runs.plan import Job, Plan
 
 USAGE = """\
 Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecord per image.
@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> int:
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     model = model_flags.model_settings(values, log)
     plan = make_plan(_job(values, refs, model, runner, beam_arguments), log)
-    with _interruptible(plan.run_id, plan.job.is_local):
+    with _interruptible(plan):
         result = execute(plan, log, terminal.progress_of(log))
     terminal.print_summary(result)
     return _status(result, values.skip_errors)
@@ -203,17 +203,17 @@ def _job(
 
 
 @contextmanager
-def _interruptible(run_id: str, is_local: bool) -> Iterator[None]:
+def _interruptible(plan: Plan) -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM end a local run after the next image; a second one kills.
 
     A job elsewhere does not hear them.
     """
     from cxr_embed.runs.progress import progress_of
 
-    if not is_local:
+    if not plan.job.is_local:
         yield
         return
-    progress = progress_of(run_id)
+    progress = progress_of(plan.run_id, plan.job.max_failures)
 
     def stop(number: int, _frame: Any) -> None:
         if progress.is_interrupted:

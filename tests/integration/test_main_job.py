@@ -155,23 +155,11 @@ class TestOutcomes:
         written = manifest(tmp_path / "out")
         cores = len(os.sched_getaffinity(0))
         assert written["batch_size"] == 1
-        assert written["decode_threads"] == written["chunks_at_a_time"] == cores + 1
+        assert written["decode_threads"] == cores + 1
         job(output_path=tmp_path / "said", decode_threads=2, batch_size=6)
         written = manifest(tmp_path / "said")
         assert (written["batch_size"], written["decode_threads"]) == (6, 2)
         assert written["counts"]["embedded"] == 12
-
-    def test_a_profile_says_where_the_time_went(self, job: Any, tmp_path: Path) -> None:
-        assert job(profile=True).status == 0
-        folder = last_run(tmp_path / "out")
-        with (folder / "profile_stages.csv").open() as file:
-            stages = {row["stage"]: float(row["seconds"]) for row in csv.DictReader(file)}
-        assert stages.items() <= manifest(tmp_path / "out")["seconds"].items()
-        assert {"read", "decode_and_render", "fit", "wait_for_model", "infer", "write"} == set(
-            stages
-        )
-        assert "cxr_embed.walk.Walk.walk" in (folder / "profile_stacks.txt").read_text()
-        assert "cxr_embed.walk.Walk.walk" in (folder / "profile.svg").read_text()
 
     def test_the_manifest_accounts_for_every_image(
         self, job: Any, images: Path, tmp_path: Path
@@ -186,7 +174,10 @@ class TestOutcomes:
         assert written["device"] == "cpu"
         assert written["fingerprint"]["rendering"] == "cxr_foundation"
         assert {"read", "decode_and_render", "fit", "infer", "write"} < set(written["seconds"])
-        assert written["model_calls_by_batch_size"] == {"1": 12}
+        assert written["inference"]["images"] == 12
+        batches = written["inference"]["inference_request_batch_size"]
+        assert batches == {"count": 12, "sum": 12, "min": 1, "max": 1}
+        assert written["inference"]["inference_batch_latency_micro_secs"]["sum"] > 0
         embedded = table(tmp_path / "out", "embedded")
         assert len(embedded) == 12
         assert embedded[0]["rows"] == str(GRADIENT.shape[0])
@@ -242,7 +233,7 @@ class TestResume:
         sys.addaudithook(note)
         job(limit=7)
         is_on[0] = False
-        assert any(name.endswith("checked_written.csv") for name in opened)
+        assert any(name.endswith("embedded.csv") for name in opened)
         assert not [name for name in opened if name.endswith((".dcm", ".tfrecord"))]
 
     def test_records_of_a_killed_run_are_read_once(self, job: Any, tmp_path: Path) -> None:
@@ -250,10 +241,9 @@ class TestResume:
         out = tmp_path / "out"
         shutil.rmtree(out / "_runs")  # a killed run leaves records and nothing that speaks of them
         assert job().status == 0
-        standing = (last_run(out) / "checked_standing.csv").read_text()
-        assert standing.count("\n") == 12
+        assert (last_run(out) / "checked.csv").read_text().count("\n") == 12
         assert job().status == 0
-        assert not (last_run(out) / "checked_standing.csv").exists()
+        assert not (last_run(out) / "checked.csv").exists()
 
     def test_a_byte_that_changed_in_place_is_mended(self, job: Any, tmp_path: Path) -> None:
         job()
@@ -321,17 +311,43 @@ class TestResume:
         assert ran.status == 2
         assert "(model_sha256)" in ran.err
 
-    def test_a_record_with_another_id_is_kept_and_told(
+    def test_another_images_record_is_refused(
+        self, job: Any, images: Path, tmp_path: Path
+    ) -> None:
+        job()
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "image00.dcm").write_bytes(make_dicom())
+        before = records(tmp_path / "out")
+        for flags in ({}, {"overwrite": True}):
+            ran = job(input_path=other, **flags)
+            assert ran.status == 2
+            assert f"is the record of {images}/s0/image00.dcm, not of {other}/" in ran.err
+            assert "--output_layout=mirror" in ran.err
+            assert "--moved_inputs" in ran.err
+        assert records(tmp_path / "out") == before
+
+    def test_records_of_moved_inputs_are_kept_when_asked(
         self, job: Any, images: Path, tmp_path: Path
     ) -> None:
         job()
         moved = tmp_path / "moved"
         images.rename(moved)
-        ran = job(input_path=moved)
+        assert job(input_path=moved).status == 2
+        ran = job(input_path=moved, moved_inputs=True)
         assert ran.status == 0
-        assert "warning: 12 records already there carry another image/id" in ran.err
+        assert "already there  12" in ran.out
+        assert "warning: 12 records keep an image/id that is not the path given now" in ran.err
         kept = decode_record((tmp_path / "out/image00.tfrecord").read_bytes())
         assert kept.image_id == str(images / "s0/image00.dcm")
+
+    def test_an_absolute_path_names_the_same_image_as_a_relative_one(
+        self, job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert job(input_path="in").status == 0
+        ran = job()
+        assert (ran.status, "already there  12" in ran.out) == (0, True)
 
 
 class TestApart:

@@ -107,8 +107,11 @@ def test_workers_give_what_the_launching_process_would(
     for table, rows in (("embedded", COUNT), ("failures", 1), ("skipped", 0)):
         data = next(d for n, d in found.items() if n.endswith(f"/{table}.csv"))
         ours = list(csv.DictReader(io.StringIO(data.decode())))
-        theirs = next(expected.glob(f"_runs/*/{table}.csv"))
-        assert ours == list(csv.DictReader(io.StringIO(theirs.read_text())))
+        here = next(expected.glob(f"_runs/*/{table}.csv"))
+        theirs = list(csv.DictReader(io.StringIO(here.read_text())))
+        for row in ours + theirs:  # only a file on a disk has a state
+            row.pop("file_state", None)
+        assert ours == theirs
         assert len(ours) == rows
 
 

@@ -1,0 +1,82 @@
+"""Running the graph: faults come back as they were raised, and a remote job is followed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from cxr_embed.errors import MachineFault
+from cxr_embed.pipeline import beam_flags, launch
+from cxr_embed.pipeline.launch import Metrics, fault_in
+
+
+def test_a_fault_is_found_however_a_runner_wraps_it() -> None:
+    fault = MachineFault("/out: no space left [while running 'Write/Records']")
+    wrapped = RuntimeError("bundle failed")
+    wrapped.__cause__ = fault
+    as_text = RuntimeError(
+        "Pipeline failed: Traceback ...\ncxr_embed.errors.MachineFault: /out: no space left "
+        "[while running 'Write/Records']\n\nsee the logs"
+    )
+    for error in (fault, wrapped, as_text):
+        assert str(fault_in(error)) == "/out: no space left"
+    assert fault_in(RuntimeError("a bug")) is None
+
+
+class Job:
+    """A job elsewhere, as its result shows it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> Job:
+    def metrics_of(result: Any) -> Metrics:
+        result.asked += 1
+        if result.asked == 1:
+            raise ConnectionError("busy")
+        return Metrics({"failed/truncated": result.asked})
+
+    monkeypatch.setattr(launch, "metrics_of", metrics_of)
+    return Job()
+
+
+def test_a_job_elsewhere_is_asked_again_and_again_and_survives_a_busy_service(job: Job) -> None:
+    seen: list[dict[str, int]] = []
+    with launch.followed(
+        job, lambda c: bool(seen.append(c)) or True, is_elsewhere=True, every_seconds=0.01
+    ):
+        deadline = time.monotonic() + 30
+        while len(seen) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert seen[0] == {"failed/truncated": 2}
+    assert not job.cancelled.is_set()
+
+
+def test_a_job_elsewhere_is_cancelled_when_too_many_images_failed(job: Job) -> None:
+    with launch.followed(
+        job, lambda c: c["failed/truncated"] < 4, is_elsewhere=True, every_seconds=0.01
+    ):
+        assert job.cancelled.wait(30)
+
+
+def test_a_job_here_is_not_asked(job: Job) -> None:
+    with launch.followed(job, lambda c: True, is_elsewhere=False, every_seconds=0.001):
+        time.sleep(0.05)
+    assert job.asked == 0
+
+
+def test_the_main_session_stays_here_unless_asked_for() -> None:
+    assert beam_flags.with_remote_defaults(["--region=x"]) == [
+        "--region=x", "--no_save_main_session",
+    ]  # fmt: skip
+    assert beam_flags.with_remote_defaults(["--save_main_session"]) == ["--save_main_session"]
