@@ -1,7 +1,7 @@
-"""cxr-embed: chest radiographs in, embeddings out.
+"""cxr-embed: computes embeddings of chest radiographs.
 
-What the package offers to other programs is imported on first use, so that `import cxr_embed`
-stays quick and pulls in neither TensorFlow nor Beam.
+The public functions and classes are imported on first use, so that `import cxr_embed` is quick and
+imports neither TensorFlow nor Beam.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cxr_embed.dicom import read_radiograph
     from cxr_embed.embeddings import Embeddings, load_embeddings
+    from cxr_embed.image_files import read_radiograph
     from cxr_embed.radiograph import Radiograph
 
 _HOMES = {
     "Embeddings": "cxr_embed.embeddings",
     "Radiograph": "cxr_embed.radiograph",
     "load_embeddings": "cxr_embed.embeddings",
-    "read_radiograph": "cxr_embed.dicom",
+    "read_radiograph": "cxr_embed.image_files",
 }
 
 __all__ = ["Embeddings", "Radiograph", "__version__", "load_embeddings", "read_radiograph"]

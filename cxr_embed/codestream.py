@@ -1,11 +1,12 @@
-"""Compressed frames: taken out of Pixel Data, and judged before any decoder sees them.
+"""Takes compressed frames out of Pixel Data and checks them before they are decoded.
 
-A DICOM header may say 100 × 100 while the stream inside claims 65,000 × 65,000, and decoders
-allocate by what the stream says.
+A DICOM header may give 100 × 100 pixels while the stream inside gives 65,000 × 65,000, and decoders
+allocate memory by the size that the stream gives.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ _MAX_FRAGMENTS = 1_000_000
 
 
 class StreamSize(NamedTuple):
-    """Size that a stream claims: rows, columns and colour components."""
+    """The size that a stream gives: rows, columns and colour components."""
 
     rows: int
     columns: int
@@ -34,7 +35,7 @@ class StreamSize(NamedTuple):
 def only_frame(pixel_data: bytes | memoryview) -> memoryview:
     """Takes the only frame out of encapsulated Pixel Data (PS3.5 A.4).
 
-    All fragments are its own. What the offset table says does not matter, and is often wrong.
+    All fragments belong to it. The offset table is not used: it is often wrong.
 
     Args:
         pixel_data: the value of Pixel Data.
@@ -73,8 +74,8 @@ def check_stream(
     Args:
         frame: the stream, fragments joined, encapsulation taken off.
         transfer_syntax: its UID.
-        rows: what the header says.
-        columns: what the header says.
+        rows: as the header gives them.
+        columns: likewise.
         bytes_each: bytes of one stored value, Bits Allocated / 8.
 
     Raises:
@@ -89,7 +90,7 @@ def check_stream(
     if (size.rows, size.columns) != (rows, columns):
         raise ImageRejected(
             "decode_error",
-            f"the compressed pixels are {size.rows} x {size.columns}, the header says "
+            f"the compressed pixels are {size.rows} x {size.columns}, the header gives "
             f"{rows} x {columns}",
         )
     if size.components != 1:
@@ -99,7 +100,7 @@ def check_stream(
 
 
 def read_stream_size(frame: memoryview) -> StreamSize | None:
-    """Returns what a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream claims, None if it is none."""
+    """Returns the size that a JPEG, JPEG-LS, JPEG 2000 or HTJ2K stream gives; None without it."""
     if frame[:2] == b"\xff\xd8":
         return _jpeg_size(frame)
     start = bytes(frame[:4096]).find(b"\xff\x4f\xff\x51")  # some writers add JP2 boxes before it
@@ -109,17 +110,17 @@ def read_stream_size(frame: memoryview) -> StreamSize | None:
 def is_cut_short(frame: memoryview, transfer_syntax: str) -> bool:
     """Whether a stream that could not be decoded lacks its end.
 
-    JPEG, JPEG-LS and JPEG 2000 end in FFD9, which none of them has among its compressed bytes. RLE
-    has no mark, and with a header in order, too few bytes is all that can be wrong with it.
+    JPEG, JPEG-LS and JPEG 2000 end in FFD9, which does not occur in their compressed bytes. RLE has
+    no such mark; where its header is in order, only missing bytes can be wrong with it.
     """
     if transfer_syntax == RLELossless:
         return True
-    end = b"\xff\xd9"
-    return end not in bytes(frame[-64:]) and end not in bytes(frame)
+    end = re.compile(b"\xff\xd9")  # searches a view without copying it
+    return end.search(frame[-64:]) is None and end.search(frame) is None
 
 
 def _jpeg_size(frame: memoryview) -> StreamSize | None:
-    """ITU-T T.81 B.2.2: walks the markers up to the start of frame."""
+    """ITU-T T.81 B.2.2: reads the markers up to the start of frame."""
     position = 2
     while position + 4 <= len(frame):
         if frame[position] != 0xFF:

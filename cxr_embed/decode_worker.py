@@ -1,6 +1,6 @@
 """The child's side of `decoder_process`: decodes one frame after the other until its input ends.
 
-Native decoders may crash, hang or ask for all the memory there is. Here that costs one child.
+Native decoders may crash, hang or allocate all memory. Here that costs one child process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cxr_embed.pictures import decode_picture
 READY = b"ready\n"
 
 # Bytes of address space that any image may take, and those for each pixel and each byte of its
-# stream. OpenJPEG, the hungriest, works in 32-bit integers and keeps several planes.
+# stream. OpenJPEG needs most: it works in 32-bit integers and keeps several planes.
 BASE_BYTES, BYTES_A_PIXEL, BYTES_A_BYTE = 192 << 20, 12, 4
 
 # An empty offset table and the tag of one fragment, as PS3.5 A.4 frames a stream.
@@ -36,7 +36,7 @@ _FRAMING = struct.Struct("<HHIHHI")
 
 
 def frame_header(length: int) -> bytes:
-    """Returns what makes `length` bytes that follow it encapsulated Pixel Data of one fragment."""
+    """Returns the start of encapsulated Pixel Data with one fragment of `length` bytes."""
     return _FRAMING.pack(0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, length)
 
 
@@ -44,15 +44,15 @@ def serve(shared: int) -> None:
     """Answers requests on standard input, one line of JSON each, until it ends.
 
     Args:
-        shared: descriptor of the file in which the encapsulated stream comes, and into which the
-            decoded pixels go.
+        shared: descriptor of the file that holds the encapsulated stream, and to which the
+            decoded pixels are written.
     """
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     _prepare()
     answers.write(READY)
     answers.flush()
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):  # decoders print what they like, to where they like
+    for descriptor in (0, 1, 2):  # some decoders print messages
         os.dup2(nowhere, descriptor)
     for line in requests:
         answer = _answer(json.loads(line), shared)
@@ -61,35 +61,71 @@ def serve(shared: int) -> None:
 
 
 def _prepare() -> None:
-    """Makes this process cheap to lose."""
+    """Prepares this process for being killed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError):  # where memory runs out, Linux takes this one, not the run
+    with contextlib.suppress(OSError):  # where memory runs out, Linux kills this process first
         Path("/proc/self/oom_score_adj").write_text("900")
 
 
+def allowed_bytes(rows: int, columns: int, length: int) -> int:
+    """Returns the memory that an image may take, on top of the process itself.
+
+    Args:
+        rows: height in pixels.
+        columns: width in pixels.
+        length: of its compressed stream, in bytes.
+    """
+    return BASE_BYTES + BYTES_A_PIXEL * rows * columns + BYTES_A_BYTE * length
+
+
 def _answer(request: dict[str, Any], shared: int) -> dict[str, Any]:
+    """Decodes one image; returns its pixels' type and shape, or what prevented it.
+
+    `reason` and `detail` are those of a rejection, `errno` is the system's error, and
+    `out_of_memory` is true where the limit was lower than the image is allowed.
+    """
     rows, columns, length = request["rows"], request["columns"], request["length"]
-    _limit_memory(BYTES_A_PIXEL * rows * columns + BYTES_A_BYTE * length)
+    is_lowered = _limit_memory(allowed_bytes(rows, columns, length))
     # Processor time, however busy the machine is; the signal ends the process.
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     steps: list[str] = []
     try:
-        data = os.pread(shared, length, 0)
+        data = _read_whole(shared, length)
         if "file_type" in request:
             array, steps = decode_picture(data, request["file_type"], rows, columns)
         else:
             array = _decode(request, data)
-        write_whole(shared, [np.ascontiguousarray(array).data.cast("B")])
+        _write_pixels(shared, array)
         return {"dtype": array.dtype.str, "shape": array.shape, "steps": steps}
     except ImageRejected as rejected:
         return {"reason": rejected.reason, "detail": rejected.detail}
     except MemoryError:
-        return {"reason": "too_large", "detail": "not enough memory to decode it"}
-    except BaseException as error:  # a panic in Rust code is no Exception
+        return {"out_of_memory": is_lowered}
+    except _SharedFileError as error:
+        return {"errno": error.errno}
+    except BaseException as error:  # a panic in Rust code is not an Exception
         detail = f"{request['plugin']} could not decode the pixels ({type(error).__name__})"
         return {"reason": "decode_error", "detail": detail}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+class _SharedFileError(OSError):
+    """The shared file could not be read or written, which is not the image's fault."""
+
+
+def _read_whole(shared: int, length: int) -> bytes:
+    try:
+        return os.pread(shared, length, 0)
+    except OSError as error:
+        raise _SharedFileError(error.errno, error.strerror) from error
+
+
+def _write_pixels(shared: int, array: np.ndarray) -> None:
+    try:
+        write_whole(shared, [np.ascontiguousarray(array).data.cast("B")])
+    except OSError as error:
+        raise _SharedFileError(error.errno, error.strerror) from error
 
 
 def _decode(request: dict[str, Any], data: bytes) -> np.ndarray:
@@ -102,7 +138,7 @@ def _decode(request: dict[str, Any], data: bytes) -> np.ndarray:
             # It refuses segments that are longer than the image, or panics; pydicom cuts them off.
             plugin = "pydicom"
     # `raw` leaves out colour conversion only; signs are corrected anyway. Clearing unused bits
-    # takes two passes over the pixels, which the caller can mostly spare.
+    # takes two passes over the pixels, which the caller mostly does not need.
     array, _ = get_decoder(syntax).as_array(
         data, raw=True, decoding_plugin=plugin, correct_unused_bits=False, **options
     )
@@ -119,16 +155,22 @@ def _decode_rle(frame: bytes, options: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(pixels, f"<{kind}{bits // 8}").reshape(rows, columns)
 
 
-def _limit_memory(more: int) -> None:
-    """Bounds what the next image may take, on top of what this process takes by itself."""
-    # Systems without /proc do not keep the limit either.
+def _limit_memory(allowed: int) -> bool:
+    """Limits the memory of the next image, on top of what this process takes by itself.
+
+    Returns:
+        Whether a limit of the system's is lower, so that the image gets less than is allowed.
+    """
+    # Systems without /proc have no such limit either.
     with contextlib.suppress(OSError, ValueError):
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = mapped + BASE_BYTES + more
+        limit = mapped + allowed
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
+        if hard != resource.RLIM_INFINITY and hard < limit:
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+            return True
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    return False
 
 
 def write_whole(shared: int, parts: list[Any]) -> None:

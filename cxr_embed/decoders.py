@@ -1,8 +1,8 @@
-"""One decoder for each transfer syntax, pinned, and the checks before any of them runs.
+"""Decodes pixels with one pinned decoder for each transfer syntax.
 
-pydicom tries the plugins that happen to be installed in an order of its own, and they differ: on
-baseline JPEG by one grey level. An extra package on a machine would silently move embeddings, so
-the plugin is named here, and its version is part of an output's fingerprint.
+pydicom tries the installed plugins in an order of its own, and their pixels differ: on baseline
+JPEG by one grey level. An additional package on a machine would change embeddings unnoticed, so
+the plugin is pinned here, and its version is part of an output's fingerprint.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from cxr_embed import decoder_process
 from cxr_embed.codestream import check_stream, is_cut_short, only_frame
 from cxr_embed.errors import ImageRejected
 
-# Stands for the version of a distribution that is not installed.
+# The version of a distribution that is not installed.
 ABSENT = "absent"
 
 
@@ -88,8 +88,8 @@ PINNED: dict[str, Decoder] = {
 # bits above Bits Stored there; of all others it does.
 _MAY_USE_HIGH_BITS = frozenset(PINNED) - set(JPEGLSTransferSyntaxes) - set(JPEG2000TransferSyntaxes)
 
-# CharLS refuses a stream without its end, sometimes after ten seconds. The decoder of extended
-# JPEG, on the other hand, is content with half of one. The others raise, or crash.
+# CharLS rejects a stream without its end, sometimes after ten seconds. The decoder of extended
+# JPEG, on the other hand, accepts half of one. The others raise, or crash.
 _NEEDS_ITS_END = frozenset({JPEGLSLossless, JPEGLSNearLossless, JPEGExtended12Bit})
 
 
@@ -139,7 +139,8 @@ def decode(dataset: Dataset, transfer_syntax: str) -> np.ndarray:
         Stored cleared or filled with the sign (PS3.5 8.1.1). May be a read-only view of the file.
 
     Raises:
-        ImageRejected: `truncated` or `decode_error`.
+        ImageRejected: `truncated`, `decode_error`, `multi_frame` or `too_large`.
+        MachineFault: the machine cannot start or feed a decoding process.
     """
     if transfer_syntax in NATIVE:
         return _read_native(dataset, transfer_syntax == ExplicitVRBigEndian)
@@ -157,7 +158,7 @@ def _decode_compressed(dataset: Dataset, transfer_syntax: str) -> np.ndarray:
         raise ImageRejected("truncated", "the compressed pixels end too early")
     plugin = PINNED[transfer_syntax].plugin
     if PINNED[transfer_syntax] is _GDCM and options["bits_allocated"] == 8:
-        options["bits_stored"] = 8  # it ends the process at any fewer
+        options["bits_stored"] = 8  # with fewer it ends the process
     try:
         array = decoder_process.decode(transfer_syntax, plugin, options, frame)
     except ImageRejected as rejected:

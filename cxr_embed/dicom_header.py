@@ -1,4 +1,4 @@
-"""What a DICOM header says: single elements, and the attributes that decide the pixels.
+"""Reads a DICOM header: single elements, and the attributes that decide the pixels.
 
 No message holds the value of a text element: those may identify a patient.
 """
@@ -19,6 +19,8 @@ from pydicom.dataelem import RawDataElement
 
 from cxr_embed.errors import ImageRejected
 from cxr_embed.rendering_attributes import (
+    UNDEFINED,
+    VOI_FUNCTIONS,
     LookupTable,
     RenderingAttributes,
     TooFewEntries,
@@ -94,7 +96,7 @@ def integer(dataset: Dataset, keyword: str, default: int | None = None) -> int:
 
 
 def tag_text(keyword: str) -> str:
-    """Returns a tag as people write it: Rows (0028,0010)."""
+    """Returns the name and number of an element, as in Rows (0028,0010)."""
     tag = int(tag_for_keyword(keyword) or 0)
     return f"{keyword_for_tag(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
@@ -106,7 +108,7 @@ def rendering_attributes_of(dataset: Dataset, rendering: str) -> RenderingAttrib
     signed = dataset.PixelRepresentation == 1
     modality_lut = _lookup_table(dataset, "ModalityLUTSequence", "decode_error", signed)
     voi_lut = None
-    if rendering == "dicom":  # the other does not use it, so that a broken one must not matter
+    if rendering == "dicom":  # the other does not use it: a damaged one makes no difference there
         signed = modality_lut is None and _may_be_negative(dataset, rescale)
         voi_lut = _lookup_table(dataset, "VOILUTSequence", "bad_window", signed)
     return RenderingAttributes(
@@ -115,10 +117,16 @@ def rendering_attributes_of(dataset: Dataset, rendering: str) -> RenderingAttrib
         rescale=rescale,
         window=_window(dataset),
         voi_lut=voi_lut,
-        voi_function=text(dataset, "VOILUTFunction") or "",
+        voi_function=_voi_function(dataset),
         inverse=text(dataset, "PresentationLUTShape") == "INVERSE",
         padding=_padding(dataset) if rendering == "dicom" else None,
     )
+
+
+def _voi_function(dataset: Dataset) -> str:
+    """Returns a defined term (C.11.2.1.3), so that rendering handles no text of the file."""
+    term = text(dataset, "VOILUTFunction") or ""
+    return term if term in ("", *VOI_FUNCTIONS) else UNDEFINED
 
 
 def _window(dataset: Dataset) -> Window | None:
@@ -143,7 +151,7 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
         return None
     value = integer(dataset, "PixelPaddingValue")
     limit = integer(dataset, "PixelPaddingRangeLimit", value)
-    # Files give US where SS was due, and bits above Bits Stored that pixels do not keep.
+    # Some files have US instead of SS here, and bits above Bits Stored, which pixels do not keep.
     unused = max(16 - dataset.BitsStored, 0)
     kind = np.int16 if dataset.PixelRepresentation == 1 else np.uint16
     ends = np.array([value & 0xFFFF, limit & 0xFFFF], np.uint16) << unused

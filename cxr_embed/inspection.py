@@ -1,7 +1,7 @@
-"""Everything that one file tells about its own rendering, for people who look into it.
+"""Collects how one file is rendered: its elements, decoder, steps and warnings.
 
 Only the elements that decide the pixels are shown, and of their text only terms that the standard
-defines: nothing else in a header can reach a screen, unless patient tags are asked for.
+defines. Nothing else of a header is shown, unless patient tags are asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cxr_embed.image_files import read_image
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, Radiograph
 
 # Text is shown only where it is one of these (PS3.3 C.7.3.1.1.1, C.8.1.1, C.7.6.3.1.2, C.11.2.1.3,
-# C.11.6.1.2, C.7.6.1.1.5). Anything else may be anything, a name for one.
+# C.11.6.1.2, C.7.6.1.1.5). Any other text may be a name.
 DEFINED_TERMS: dict[str, tuple[str, ...]] = {
     "Modality": (
         *dicom.RADIOGRAPH_MODALITIES, "CT", "DOC", "ECG", "ES", "GM", "IO", "KO", "MR", "NM", "OCT",
@@ -49,7 +49,7 @@ _NUMBERS = frozenset(
 
 _SHOWN_VALUES = 6
 
-# Worth a word where they are not there.
+# Reported where they are absent.
 _MISSED = (
     "ViewPosition", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "WindowCenter",
     "WindowWidth", "VOILUTFunction", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
@@ -66,7 +66,7 @@ PATIENT_KEYWORDS = (
 
 @dataclass(frozen=True)
 class Element:
-    """A data element in words: its name, its number as (0028,0010), and its value."""
+    """A data element as text: its name, its number as (0028,0010), and its value."""
 
     name: str
     number: str
@@ -75,7 +75,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What came of one rendering: a radiograph, or the reason why not."""
+    """The result of one rendering: a radiograph, or its rejection."""
 
     rendering: str
     radiograph: Radiograph | None = None
@@ -83,7 +83,7 @@ class Rendered:
 
     @property
     def steps(self) -> Sequence[str]:
-        """What was done to the stored values, in order, as far as it went."""
+        """The steps from stored values to pixels, in order, up to a rejection."""
         if self.radiograph is not None:
             return self.radiograph.steps
         return self.rejected.steps if self.rejected is not None else ()
@@ -91,17 +91,17 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one file is and what the program makes of it.
+    """How the program reads one file.
 
     Attributes:
         file_type: `DICOM`, `PNG`, `JPEG` or `unknown`, with `, gzip-compressed` where it is.
         bytes: the file's size.
         transfer_syntax: name and UID; empty for other file types.
-        decoder: what decodes its pixels.
-        elements: those of the elements that decide the pixels that are there.
-        absent: names of those whose absence says something.
+        decoder: the packages that decode its pixels.
+        elements: the elements that decide the pixels, where they are present.
+        absent: names of those elements whose absence matters.
         patient: patient and study elements; empty unless asked for.
-        rendered: one for each rendering asked for; just one for PNG and JPEG, whose pixels do not
+        rendered: one for each rendering asked for; only one for PNG and JPEG, whose pixels do not
             depend on it.
     """
 
@@ -124,30 +124,33 @@ def inspect_file(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     with_patient: bool = False,
 ) -> Inspection:
-    """Looks into one image file.
+    """Inspects one image file.
 
     Args:
         data: the whole file.
-        renderings: which to try.
-        file_type: as `image_files.read_image` takes it.
+        renderings: the renderings to try.
+        file_type: as in `image_files.read_image`.
         max_pixels: likewise.
-        with_patient: also read what identifies the patient.
+        with_patient: also read the elements that identify the patient.
 
     Returns:
-        All there is to say; a file that cannot be read has rejections in `rendered`.
+        The inspection. A file that cannot be read has rejections in `rendered`.
+
+    Raises:
+        MachineFault: the machine lacks something that any image needs.
     """
-    kind, is_gzip = file_types.sniff(data), False
-    if kind == "gzip":
-        is_gzip = True
+    kind, contents = file_types.sniff(data), data
+    is_gzip = kind == "gzip"
+    if is_gzip:
         try:
-            data_inside = file_types.gunzip(data, 2 * max_pixels + dicom.HEADER_ALLOWANCE)
-            kind = file_types.sniff(data_inside)
+            contents = bytes(file_types.gunzip(data, dicom.size_limit(max_pixels)))
+            kind = file_types.sniff(contents)
         except ImageRejected:
             kind = None
     words = f"{kind.upper() if kind else 'unknown'}{', gzip-compressed' * is_gzip}"
     found = Inspection(words, len(data))
     if kind == "dicom":
-        found = _with_header(found, data, max_pixels, with_patient)
+        found = _with_header(found, contents, max_pixels, with_patient)
     else:
         renderings = renderings[:1]
     for rendering in renderings:
@@ -170,15 +173,15 @@ def _with_header(found: Inspection, data: bytes, max_pixels: int, with_patient: 
                 for keyword in PATIENT_KEYWORDS
                 if keyword in extra
             ]
-    except ImageRejected:  # the renderings say why
+    except ImageRejected:  # the renderings give the reason
         return found
-    there = [keyword for keyword in dicom.KEYWORDS if keyword in dataset]
+    present = [keyword for keyword in dicom.KEYWORDS if keyword in dataset]
     return Inspection(
         found.file_type,
         found.bytes,
         transfer_syntax=_syntax_words(syntax),
         decoder=_decoder_words(syntax),
-        elements=[Element(*_name(keyword), _value(dataset, keyword)) for keyword in there],
+        elements=[Element(*_name(keyword), _value(dataset, keyword)) for keyword in present],
         absent=[_name(keyword)[0] for keyword in _MISSED if keyword not in dataset],
         patient=patient,
     )
@@ -190,7 +193,7 @@ def _name(keyword: str) -> tuple[str, str]:
 
 
 def _value(dataset: Dataset, keyword: str) -> str:
-    """Returns an element's value in words that cannot hold more than they say."""
+    """Returns an element's value as text: numbers, sizes and defined terms only."""
     try:
         value = dataset[keyword].value
         if keyword in _NUMBERS:
@@ -200,7 +203,7 @@ def _value(dataset: Dataset, keyword: str) -> str:
         if keyword.endswith("Sequence"):
             return _table_words(value)
         return f"{len(value):,} bytes"
-    except Exception:  # damaged elements raise anything, with the value in the message
+    except Exception:  # of any type, with the value in its message
         return "(damaged)"
 
 
@@ -240,7 +243,7 @@ def _plain_text(dataset: Dataset, keyword: str) -> str:
         text = one_line(dataset[keyword].value)
     except Exception:
         return "(damaged)"
-    # A terminal obeys control characters; a patient's name must not command it.
+    # A terminal acts on control characters, which a text element may hold.
     return "".join(c if c.isprintable() else "?" for c in text) or "(empty)"
 
 

@@ -45,6 +45,9 @@ FAILURE_REASONS: dict[str, Reason] = {
     "unsupported_bit_depth": Reason(Stage.DECODE, "a pixel format that a radiograph cannot have"),
     "constant_image": Reason(Stage.RENDER, "every pixel has the same value after rendering"),
     "bad_window": Reason(Stage.RENDER, "a window whose centre or width cannot be used"),
+    "unexpected_error": Reason(
+        Stage.RENDER, "an error in this program, not in the file: please report it"
+    ),
     "model_error": Reason(Stage.INFER, "the model raised an error on this image"),
     "not_finite": Reason(Stage.INFER, "the embedding holds NaN or infinity"),
     "write_error": Reason(Stage.WRITE, "the record could not be written"),

@@ -1,4 +1,4 @@
-"""PNG and JPEG to grey pixels, with Pillow. Runs in a process of `decoder_process`."""
+"""Decodes PNG and JPEG to grey pixels with Pillow. Runs in a process of `decoder_process`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_embed.errors import ImageRejected
 # Pillow's modes for one grey channel of more than 8 bits.
 _DEEP_GREY_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 
-# What EXIF Orientation asks for; 1 is upright.
+# The transposition for each EXIF Orientation; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,24 +32,24 @@ def decode_picture(
 ) -> tuple[np.ndarray, list[str]]:
     """Decodes a picture to grey.
 
-    Grey of 16 bits stays so. All else becomes 8-bit grey, ITU-R 601 luma, 16-bit colour by its
-    upper bytes; transparency is dropped, not blended.
+    16-bit grey stays 16-bit. Everything else becomes 8-bit grey by ITU-R 601 luma, 16-bit colour
+    by its upper bytes; transparency is dropped, not blended.
 
     Args:
         data: the whole file.
         file_type: `png` or `jpeg`.
-        rows: what its header says, not turned.
-        columns: what its header says.
+        rows: as its header gives them, before EXIF Orientation.
+        columns: likewise.
 
     Returns:
-        uint8 or uint16, upright as EXIF says, and what was done, in words.
+        uint8 or uint16 of shape (rows, columns) after EXIF Orientation; and the steps taken.
 
     Raises:
-        ImageRejected: `not_an_image`, `truncated`, `decode_error`, `multi_frame`; never quoting
-            the file.
+        ImageRejected: `not_an_image`, `truncated`, `decode_error` or `multi_frame`. The detail
+            holds nothing of the file.
     """
     name = file_type.upper()
-    Image.MAX_IMAGE_PIXELS = None  # the size was judged already
+    Image.MAX_IMAGE_PIXELS = None  # the size has been checked
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -78,13 +78,13 @@ def _grey(image: Image.Image) -> tuple[np.ndarray, list[str]]:
         steps.append("to 8-bit grey (ITU-R 601 luma; transparency dropped)")
         image = image.convert("L")
     if turn is not None:
-        steps.append("turned upright as EXIF Orientation says")
+        steps.append("turned upright by EXIF Orientation")
         image = image.transpose(turn)
     array = np.asarray(image)
     return array.astype(array.dtype.newbyteorder("="), copy=False), steps
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
-    with contextlib.suppress(Exception):  # damaged EXIF is no reason to lose the picture
+    with contextlib.suppress(Exception):  # a picture with damaged EXIF is read as upright
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return None

@@ -1,4 +1,4 @@
-"""From stored values to pixels: the two renderings, as pure functions.
+"""Renders stored values to pixels: the two renderings, as pure functions.
 
 A rendering is a curve over the stored values. A radiograph has millions of pixels and at most
 65,536 different stored values, so the curve is computed once for each value and looked up for
@@ -17,7 +17,12 @@ import cv2
 import numpy as np
 
 from cxr_embed.errors import ImageRejected
-from cxr_embed.rendering_attributes import LookupTable, RenderingAttributes, Window
+from cxr_embed.rendering_attributes import (
+    VOI_FUNCTIONS,
+    LookupTable,
+    RenderingAttributes,
+    Window,
+)
 
 __all__ = ["LookupTable", "RenderingAttributes", "Window", "render"]
 
@@ -39,9 +44,9 @@ def render(
 
     Args:
         stored: integers of shape (rows, columns), 8, 16 or 32 bit, signed or not.
-        attributes: what the header says.
+        attributes: the attributes of the header.
         rendering: `cxr_foundation` or `dicom`.
-        steps: gets a line for each thing done, in order, also where the rendering is rejected.
+        steps: a line is appended for each step, in order, also where the rendering is rejected.
 
     Returns:
         uint8 or uint16 of the same shape, bright = dense.
@@ -65,9 +70,9 @@ def _occurring_values(stored: np.ndarray, attributes: RenderingAttributes) -> np
     """Returns stored values, ascending, whose curve has the minimum and maximum of the image's.
 
     All curves but look-up tables are monotone, so the whole range between the image's extremes
-    has the same extremes as the values that truly occur, and costs a tenth of counting them. A VOI
-    LUT comes last, where no extremes are taken any more.
-    Padding has to be left out of the extremes, which needs the truth too.
+    has the same extremes as the values that do occur, and takes a tenth of the time of counting
+    them. A VOI LUT is applied last, after the extremes have been taken. Padding is left out of the
+    extremes, so that the values that do occur are needed there too.
     """
     low, high, *_ = cv2.minMaxLoc(stored)
     values = np.arange(int(low), int(high) + 1)
@@ -104,22 +109,22 @@ def _bit_patterns(stored: np.ndarray) -> np.ndarray:
 def cxr_foundation_curve(
     stored: np.ndarray, dtype: np.dtype, attributes: RenderingAttributes, steps: list[str]
 ) -> np.ndarray:
-    """What the CXR Foundation toolkit v1 made of a DICOM before it encoded the PNG.
+    """Computes the pixels that the CXR Foundation toolkit v1 encoded as PNG.
 
-    Re-stated from its published `example_generator_lib.py` (Google Health, 2022), with integers
+    Written after its published `example_generator_lib.py` (Google Health, 2022), with integers
     widened where the original overflowed.
 
     Args:
         stored: stored values, any shape.
         dtype: the type that pydicom gives the image's pixel array.
-        attributes: what the header says.
-        steps: gets a line for each thing done.
+        attributes: the attributes of the header.
+        steps: a line is appended for each step.
 
     Returns:
         uint8 (from 8-bit integers, not stretched) or uint16 over the full range.
 
     Raises:
-        ImageRejected: as `render` says.
+        ImageRejected: as in `render`.
     """
     steps.append(f"stored values {_span(stored)}")
     values, dtype = _modality(stored.astype(np.int64), dtype, attributes, steps)
@@ -149,14 +154,14 @@ def dicom_curve(
     Args:
         stored: stored values, any shape.
         dtype: the type that pydicom gives the image's pixel array.
-        attributes: what the header says.
-        steps: gets a line for each thing done.
+        attributes: the attributes of the header.
+        steps: a line is appended for each step.
 
     Returns:
         uint16 over the full range.
 
     Raises:
-        ImageRejected: as `render` says.
+        ImageRejected: as in `render`.
     """
     steps.append(f"stored values {_span(stored)}")
     wide = stored.astype(np.int64)
@@ -169,8 +174,8 @@ def dicom_curve(
         shown = _window_dicom(values, attributes.window, attributes.voi_function, steps)
     else:
         shown = _spread_dicom(values, _is_valid(wide, attributes.padding), attributes, steps)
-    # C.7.6.1 pairs MONOCHROME1 with INVERSE: the same inversion named from two sides, once. Against
-    # a contradicting IDENTITY, C.7.6.3.1.2 holds: the minimum of MONOCHROME1 is shown white.
+    # C.7.6.1 pairs MONOCHROME1 with INVERSE: both name the same inversion, which is applied once.
+    # Where IDENTITY contradicts it, C.7.6.3.1.2 holds: the minimum of MONOCHROME1 is white.
     causes = ["MONOCHROME1"] * attributes.monochrome1 + ["INVERSE"] * attributes.inverse
     if causes:
         shown = 1.0 - shown
@@ -183,7 +188,7 @@ def dicom_curve(
 def _modality(
     values: np.ndarray, dtype: np.dtype, attributes: RenderingAttributes, steps: list[str]
 ) -> tuple[np.ndarray, np.dtype]:
-    """C.11.1: Modality LUT, or rescale, or nothing. Returns values and the type they stand for."""
+    """C.11.1: Modality LUT, or rescale, or nothing. Returns values and their nominal type."""
     if attributes.modality_lut is not None:
         entries = attributes.modality_lut.apply(values)
         steps.append(f"Modality LUT, {attributes.modality_lut}: {_span(entries)}")
@@ -226,7 +231,7 @@ def _window_dicom(
     """C.11.2.1.2 and C.11.2.1.3, onto 0..1."""
     centre, width = window.centre, window.width
     function = function or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+    if function not in VOI_FUNCTIONS:
         raise ImageRejected("bad_window", "VOI LUT Function (0028,1056) is not a defined term")
     if width <= 0 or (function == "LINEAR" and width < 1):
         least = "at least 1" if function == "LINEAR" else "greater than 0"

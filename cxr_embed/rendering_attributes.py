@@ -1,4 +1,4 @@
-"""What a header says about the rendering of its pixels. Clauses are those of DICOM PS3.3."""
+"""The attributes of a header that decide how its pixels are rendered. Clauses: DICOM PS3.3."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
+# The defined terms of VOI LUT Function (C.11.2.1.3), and what any other value becomes.
+VOI_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+UNDEFINED = "UNDEFINED"
+
+
 @dataclass(frozen=True)
 class LookupTable:
     """A Modality LUT (C.11.1) or VOI LUT (C.11.2).
 
     Attributes:
-        first_mapped: the input value that the first entry stands for.
+        first_mapped: the input value that maps to the first entry.
         entries: uint8 or uint16 of shape (n,).
         bits: significant bits of an entry, the descriptor's third value.
     """
@@ -38,7 +43,7 @@ class LookupTable:
 
 @dataclass(frozen=True)
 class Window:
-    """The first window as the header gives it.
+    """The first window of the header.
 
     Attributes:
         centre: Window Center (0028,1050).
@@ -58,12 +63,12 @@ class RenderingAttributes:
     """Everything in a header that decides the rendered pixels.
 
     Attributes:
-        monochrome1: the lowest value is meant to be shown white (C.7.6.3.1.2).
+        monochrome1: the lowest value is to be displayed as white (C.7.6.3.1.2).
         modality_lut: Modality LUT Sequence; wins over `rescale`.
         rescale: (slope, intercept).
         window: first window, or None.
         voi_lut: first item of the VOI LUT Sequence, or None.
-        voi_function: VOI LUT Function, upper case; empty when absent.
+        voi_function: one of `VOI_FUNCTIONS`; empty where absent, `UNDEFINED` for other values.
         inverse: Presentation LUT Shape is INVERSE (C.11.6).
         padding: (lowest, highest) padding value, in stored values (C.7.5.1.1.2).
     """
@@ -79,7 +84,7 @@ class RenderingAttributes:
 
 
 class TooFewEntries(Exception):
-    """A table that ends early. The message holds numbers only."""
+    """A table with fewer entries than its descriptor gives. The message holds numbers only."""
 
 
 def parse_lookup_table(
@@ -94,18 +99,18 @@ def parse_lookup_table(
         little_endian: how the words of LUT Data are stored where they are still bytes.
 
     Returns:
-        The table. Entries that need more bits than the descriptor says, or a descriptor that says
-        none that a table may have, leave the number of bits to the largest entry.
+        The table. Where entries need more bits than the descriptor gives, or the descriptor gives
+        an impossible number of bits, the largest entry decides the number of bits.
 
     Raises:
-        TooFewEntries: there are fewer than the descriptor says; the message tells how many.
-        Exception: whatever pydicom raises on elements that are missing or damaged.
+        TooFewEntries: there are fewer than the descriptor gives; the message holds both numbers.
+        Exception: any that pydicom raises on elements that are missing or damaged.
     """
     descriptor = item["LUTDescriptor"]
     count, first_mapped, bits = (int(number) & 0xFFFF for number in descriptor.value)
     count = count or 1 << 16
     # C.11.1.1 and C.11.2.1.1: whether the second value is US or SS follows from the input, and one
-    # VR holds for all three. A file that says SS where US was due means a negative number.
+    # VR holds for all three. In a file that has SS instead of US it is a negative number.
     if signed_input or (descriptor.VR == "SS" and not implicit):
         first_mapped = (first_mapped ^ 0x8000) - 0x8000
     words = _words(item["LUTData"].value, little_endian)
@@ -113,7 +118,7 @@ def parse_lookup_table(
         # Two entries a word, the first in its low byte, as 8-bit pixels in words (PS3.5 8.1.1).
         words = words.astype("<u2").view("u1")
     if len(words) < count:
-        raise TooFewEntries(f"{len(words)} entries of {bits} bits, LUT Descriptor says {count}")
+        raise TooFewEntries(f"{len(words)} entries of {bits} bits, LUT Descriptor gives {count}")
     entries = words[:count]
     needed = int(entries.max()).bit_length()
     if not max(needed, 1) <= bits <= 16:

@@ -1,8 +1,8 @@
-"""Imports pydicom before anything else does, and keeps it from quoting what is in a file.
+"""Imports pydicom first, and keeps it from quoting the contents of a file.
 
-python-gdcm, which pydicom imports, asks for a module `dl` that Python 2 had. Anything of that name
-on the path, a folder of deep-learning code for one, is then taken for it. While pydicom is being
-imported there is no such module; afterwards it can be imported as ever.
+python-gdcm, which pydicom imports, imports a module `dl` that Python 2 had. Anything of that name
+on the path, such as a folder of deep-learning code, would be imported instead. While pydicom is
+being imported there is no such module; afterwards it can be imported as usual.
 
 pydicom warns and logs about odd values with the value in the message, and the value may be a name.
 """
@@ -34,9 +34,9 @@ _reading = threading.local()
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Keeps pydicom silent in this thread; other users of it hear its warnings as ever.
+    """Keeps pydicom silent in this thread; in other threads it warns as usual.
 
-    Python's own filters would not do: they are the process's, and whoever runs it may change them.
+    Filters of the module `warnings` hold for the whole process, and any code may change them.
     """
     before = _is_muted()
     _reading.is_muted = True

@@ -331,6 +331,10 @@ def read_file(path, admit=None):
     import google_crc32c
 
     data = read_bytes(path)
+    if admit:
+        limit = admit(data[:65536])
+        if len(data) > limit:
+            e = FileTooLarge("too large"); e.limit = limit; raise e
     return StoredFile(data, f"{google_crc32c.value(data):08x}")
 
 

@@ -27,7 +27,7 @@ from cxr_embed.image_files import read_image
 # that was killed at its limit leaves no trace, and then its limit is what bounds it.
 READ = """
 import sys, time
-from cxr_embed import decoder_process
+from cxr_embed import decoder_child
 from cxr_embed.errors import ImageRejected
 from cxr_embed.image_files import read_image
 
@@ -42,7 +42,7 @@ try:
 except ImageRejected as rejected:
     end = rejected.reason
 seconds = time.monotonic() - started
-children = [peak(child.pid) for child in decoder_process._children if child.is_alive]
+children = [peak(child.pid) for child in decoder_child.children if child.is_alive]
 print(end, round(seconds, 2), peak("self") + sum(children))
 """
 
@@ -101,7 +101,8 @@ def rle_that_expands() -> bytes:
 
 BOMBS = {
     "deflate": (deflated_bomb, {"too_large"}),
-    "gzip": (lambda: gzip.compress(bytes(1 << 30), 1), {"too_large"}),
+    "gzip": (lambda: gzip.compress(make_dicom() + bytes(1 << 30), 1), {"too_large"}),
+    "gzip_of_nothing": (lambda: gzip.compress(bytes(1 << 30), 1), {"not_an_image"}),
     "rows_and_columns": (lambda: make_dicom(Rows=65535, Columns=65535), {"too_large"}),
     "jpeg2000_claims_another_size": (
         lambda: compressed(JPEG2000Lossless, jpeg2000_claiming(65535, 65535, 65535), 72, 64),

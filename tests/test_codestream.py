@@ -42,7 +42,7 @@ def test_jpeg_headers_are_read_behind_other_markers() -> None:
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
 def test_another_size_than_the_headers_is_refused(syntax: str) -> None:
-    with pytest.raises(ImageRejected, match="are 72 x 64, the header says 72 x 65") as caught:
+    with pytest.raises(ImageRejected, match="are 72 x 64, the header gives 72 x 65") as caught:
         check_stream(stream(syntax), syntax, 72, 65, 2)
     assert caught.value.reason == "decode_error"
 

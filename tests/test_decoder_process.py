@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import gc
+import io
 import os
 import resource
 import signal
@@ -18,18 +21,20 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import GRADIENT, make_dataset
+from PIL import Image
 from pydicom.encaps import get_frame
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
-from cxr_embed import decode_worker, decoder_process
-from cxr_embed.dicom import read_radiograph
-from cxr_embed.errors import ImageRejected
+from cxr_embed import decode_worker, decoder_child, decoder_process, memory
+from cxr_embed.errors import ImageRejected, MachineFault
+from cxr_embed.image_files import read_radiograph
 
 Request = tuple[str, str, dict[str, Any], bytes]
 
 
 @pytest.fixture(autouse=True)
 def fresh_children() -> Iterator[None]:
+    gc.collect()  # an exception that another test has kept can hold pixels, and with them a child
     decoder_process.close_all()
     yield
     decoder_process.close_all()
@@ -54,8 +59,8 @@ def good() -> Request:
     return make_request()
 
 
-def only_child() -> decoder_process._Child:
-    (child,) = decoder_process._children
+def only_child() -> decoder_child.Child:
+    (child,) = decoder_child.children
     return child
 
 
@@ -107,7 +112,7 @@ class TestChildren:
         for thread in threads:
             thread.join()
         assert results == [True] * 20
-        assert len(decoder_process._children) <= 4
+        assert len(decoder_child.children) <= 4
 
     def test_they_answer_to_nobody_but_their_parent(self, good: Request) -> None:
         decoder_process.decode(*good)
@@ -116,7 +121,7 @@ class TestChildren:
     def test_memory_of_a_large_image_is_given_back(
         self, good: Request, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(decoder_process, "_KEPT_BYTES", 1000)
+        monkeypatch.setattr(decoder_child, "_KEPT_BYTES", 1000)
         for _ in range(2):
             pixels = decoder_process.decode(*good)
             np.testing.assert_array_equal(pixels, GRADIENT)
@@ -173,7 +178,7 @@ class TestLosses:
         monkeypatch.setattr(decoder_process, "_PATIENCE", 0.1)
         with pytest.raises(ImageRejected, match="took too long"):
             decoder_process.decode(*good)
-        assert not decoder_process._children
+        assert not decoder_child.children
 
     def test_a_child_that_works_for_ever_is_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
         slow = make_request(np.random.default_rng(0).integers(0, 4096, (900, 900), np.uint16))
@@ -198,9 +203,9 @@ class TestLosses:
         self, good: Request, monkeypatch: pytest.MonkeyPatch, program: str
     ) -> None:
         monkeypatch.setattr(sys, "executable", program)
-        with pytest.raises(ImageRejected, match="could be started"):
+        with pytest.raises(MachineFault, match="could be started"):
             decoder_process.decode(*good)
-        assert not decoder_process._children
+        assert not decoder_child.children
 
     def test_memory_is_bounded_by_what_the_image_needs(self) -> None:
         """6,000 x 6,000 pixels in tiles of 100 x 100, where the stream was written as one tile."""
@@ -222,6 +227,188 @@ class TestLosses:
             with contextlib.suppress(ImageRejected):
                 decoder_process.decode(syntax, plugin, options, frame[:cut])
         assert capfd.readouterr() == ("", "")
+
+
+def kill_while_decoding(monkeypatch: pytest.MonkeyPatch, how: int, times: int) -> list[int]:
+    """Kills that many children with a signal, each while it decodes; returns their ids."""
+    killed: list[int] = []
+    run = decoder_child.Child.run
+
+    def stopped_run(child: decoder_child.Child, *arguments: Any) -> Any:
+        if len(killed) < times:
+            killed.append(child.pid)
+            os.kill(child.pid, signal.SIGSTOP)  # so that it cannot finish before it is killed
+
+            def end() -> None:
+                os.kill(child.pid, how)
+                os.kill(child.pid, signal.SIGCONT)
+
+            threading.Timer(0.2, end).start()
+        return run(child, *arguments)
+
+    monkeypatch.setattr(decoder_child.Child, "run", stopped_run)
+    return killed
+
+
+class TestKilledFromOutside:
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+    def test_once_costs_nothing(
+        self, good: Request, monkeypatch: pytest.MonkeyPatch, how: int
+    ) -> None:
+        killed = kill_while_decoding(monkeypatch, how, 1)
+        np.testing.assert_array_equal(decoder_process.decode(*good), GRADIENT)
+        assert len(killed) == 1
+        assert only_child().pid not in killed
+
+    def test_twice_costs_the_image(self, good: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+        kill_while_decoding(monkeypatch, signal.SIGKILL, 2)
+        with pytest.raises(ImageRejected, match=r"was killed twice \(SIGKILL\)") as caught:
+            decoder_process.decode(*good)
+        assert caught.value.reason == "decode_error"
+        assert not decoder_child.children
+
+    @pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGABRT, signal.SIGPROF])
+    def test_crashes_and_its_own_limits_are_not_tried_again(
+        self, good: Request, monkeypatch: pytest.MonkeyPatch, how: int
+    ) -> None:
+        killed = kill_while_decoding(monkeypatch, how, 2)
+        with pytest.raises(ImageRejected, match=r"crashed|took too long"):
+            decoder_process.decode(*good)
+        assert len(killed) == 1
+
+    def test_a_picture_is_tried_again_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        buffer = io.BytesIO()
+        Image.fromarray(GRADIENT).save(buffer, "PNG")
+        kill_while_decoding(monkeypatch, signal.SIGKILL, 1)
+        pixels, _ = decoder_process.decode_picture("png", buffer.getvalue(), *GRADIENT.shape)
+        np.testing.assert_array_equal(pixels, GRADIENT)
+
+
+def little_memory(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Makes this machine report one megabyte of available memory."""
+    (folder / "meminfo").write_text("MemAvailable:    1000 kB\n")
+    monkeypatch.setattr(memory, "PROC", folder)
+
+
+class TestMachineFaults:
+    def test_memory_that_an_image_may_not_take_is_its_own_fault(self) -> None:
+        """A stream that needs more than an image of the size in its request may take."""
+        large = make_request(np.tile(np.arange(6000, dtype=np.uint8), (6000, 1)))
+        decoder_process.decode(*make_request())  # starts the child that gets the next request
+        request = {"transfer_syntax": large[0], "plugin": large[1], "options": large[2]}
+        frame = [decode_worker.frame_header(len(large[3])), large[3]]
+        with pytest.raises(ImageRejected) as caught:
+            decoder_process._run(request, frame, 100, 100)
+        assert caught.value.reason in ("too_large", "decode_error")
+
+    def test_memory_that_the_machine_lacks_is_not(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        little_memory(monkeypatch, tmp_path)
+        with pytest.raises(MachineFault, match="no memory left"):
+            decoder_process._reject_for_memory(decode_worker.allowed_bytes(9, 9, 9), False)
+
+    def test_a_child_killed_for_memory_shows_that_the_machine_lacks_it(
+        self, good: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        little_memory(monkeypatch, tmp_path)
+        kill_while_decoding(monkeypatch, signal.SIGKILL, 2)
+        with pytest.raises(MachineFault, match="no memory left"):
+            decoder_process.decode(*good)
+
+    def test_a_lower_limit_of_the_system_is_not_the_images(self, tmp_path: Path) -> None:
+        """`ulimit -v` leaves a child less than an image of its size may take."""
+        program = parent(
+            tmp_path,
+            """
+            import resource
+            from cxr_embed.errors import MachineFault
+            import numpy as np
+            big = make_request(np.zeros((6000, 6000), np.uint16))
+            processes.close_all()
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))
+            child = processes._take()
+            used = int(open(f"/proc/{child.pid}/statm").read().split()[0]) * 4096
+            processes._give_back(child)
+            resource.prlimit(child.pid, resource.RLIMIT_AS, (used + (60 << 20),) * 2)
+            try:
+                processes.decode(*big)
+            except MachineFault as fault:
+                print(fault)
+            """,
+        )
+        out, err = program.communicate()
+        assert out.startswith("no memory left to decode an image"), (out, err)
+
+    def test_no_file_handles_left(self, tmp_path: Path) -> None:
+        program = parent(
+            tmp_path,
+            """
+            import resource
+            from cxr_embed.errors import MachineFault
+            processes.close_all()
+            for spare in range(1, 7):  # which call runs out of them depends on how many there are
+                resource.setrlimit(resource.RLIMIT_NOFILE, (900, 1000))
+                used = max(int(name) for name in os.listdir("/proc/self/fd"))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, 1000))
+                try:
+                    processes.decode(*request)
+                    print("decoded")
+                except MachineFault as fault:
+                    print(fault)
+                processes.close_all()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (900, 1000))
+            print((processes.decode(*request) == GRADIENT).all(), len(os.listdir("/proc/self/fd")))
+            """,
+        )
+        out, err = program.communicate()
+        *lines, last = out.splitlines()
+        assert err == ""
+        assert (
+            "no process to decode pixels could be started: this process has no file handles"
+            in (lines[0])
+        )
+        assert all("no file handles left" in line for line in lines if line != "decoded")
+        assert last.startswith("True ")
+
+    def test_no_processes_left(self, tmp_path: Path) -> None:
+        program = parent(
+            tmp_path,
+            """
+            import resource
+            from cxr_embed.errors import MachineFault
+            processes.close_all()
+            if os.getuid() == 0:
+                os.setuid(65534)  # the limit does not hold for root
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+            try:
+                processes.decode(*request)
+            except MachineFault as fault:
+                print(fault)
+            """,
+        )
+        out, err = program.communicate()
+        assert "has no processes left (ulimit -u)" in out, err
+
+    def test_a_full_disk_in_place_of_shared_memory(
+        self, good: Request, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full() -> int:
+            return os.open("/dev/full", os.O_RDWR)
+
+        monkeypatch.setattr(decoder_child, "_memory_file", full)
+        with pytest.raises(MachineFault, match="shared with a decoding process: no space left"):
+            decoder_process.decode(*good)
+        assert not decoder_child.children
+
+    def test_a_full_disk_that_only_the_child_meets(self) -> None:
+        full = os.open("/dev/full", os.O_RDWR)
+        try:
+            with pytest.raises(decode_worker._SharedFileError) as caught:
+                decode_worker._write_pixels(full, GRADIENT)
+        finally:
+            os.close(full)
+        assert caught.value.errno == errno.ENOSPC
 
 
 class TestLimits:
@@ -250,6 +437,7 @@ PARENT = """
     import os, signal, sys, time
     sys.path[:0] = {paths!r}
     import cxr_embed.decoder_process as processes
+    from cxr_embed import decoder_child
     from builders import GRADIENT
     from test_decoder_process import make_request, only_child
     request = make_request()
@@ -289,10 +477,10 @@ class TestParents:
             """
             mine = only_child().pid
             held = processes.decode(*request)  # and one that is busy
-            busy = {child.pid for child in processes._children}
+            busy = {child.pid for child in decoder_child.children}
             pid = os.fork()
             if pid == 0:
-                assert not processes._children
+                assert not decoder_child.children
                 del held
                 assert (processes.decode(*request) == GRADIENT).all()
                 assert only_child().pid not in busy

@@ -28,8 +28,8 @@ from pydicom.uid import (
 )
 
 from cxr_embed import decoders, dicom_file
-from cxr_embed.dicom import read_radiograph
 from cxr_embed.errors import ImageRejected, ImageSkipped
+from cxr_embed.image_files import read_radiograph
 from cxr_embed.outcomes import FAILURE_REASONS, Stage
 
 

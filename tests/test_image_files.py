@@ -141,4 +141,6 @@ def test_a_picture_that_claims_a_huge_size_is_not_decoded() -> None:
 
 
 def test_a_gzip_bomb_is_not_inflated() -> None:
-    assert rejection(gzip.compress(bytes(90 << 20)), max_pixels=1000) == "too_large"
+    bomb = make_dicom() + bytes(90 << 20)
+    assert rejection(gzip.compress(bomb), max_pixels=10_000) == "too_large"
+    assert rejection(gzip.compress(bytes(90 << 20))) == "not_an_image"

@@ -204,7 +204,7 @@ class TestOtherFiles:
         colour = np.dstack([GRADIENT % 251, GRADIENT % 83, GRADIENT % 9]).astype(np.uint8)
         steps = inspect_file(picture(colour, "JPEG", exif=exif)).rendered[0].steps
         assert steps[0] == "pixels of mode RGB, as Pillow names it"
-        assert "turned upright as EXIF Orientation says" in steps
+        assert "turned upright by EXIF Orientation" in steps
         assert any(step.startswith("to 8-bit grey") for step in steps)
         assert steps[-1] == "8-bit, not stretched"
 

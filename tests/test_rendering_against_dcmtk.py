@@ -23,8 +23,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
 from cxr_embed import decoders
-from cxr_embed.dicom import read_radiograph
 from cxr_embed.errors import ImageRejected
+from cxr_embed.image_files import read_radiograph
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("dcmj2pnm"), reason="DCMTK is not installed (apt-get install dcmtk)"

@@ -9,8 +9,8 @@ import pytest
 from builders import lut_item, make_dataset, make_dicom
 from pydicom import Dataset
 
-from cxr_embed.dicom import read_radiograph
 from cxr_embed.errors import ImageRejected
+from cxr_embed.image_files import read_radiograph
 from cxr_embed.rendering_attributes import LookupTable, TooFewEntries, parse_lookup_table
 
 
@@ -83,7 +83,7 @@ def test_impossible_bits_are_counted_from_the_entries(said: int, bits: int) -> N
 
 @pytest.mark.parametrize("data", [[1, 2], [], b""])
 def test_too_few_entries(data: Any) -> None:
-    with pytest.raises(TooFewEntries, match="LUT Descriptor says 3"):
+    with pytest.raises(TooFewEntries, match="LUT Descriptor gives 3"):
         parse(item_of("OW" if isinstance(data, bytes) else "US", data, 3, 0, 12))
 
 

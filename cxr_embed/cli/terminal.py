@@ -21,7 +21,13 @@ _REFRESH_SECONDS = 0.25
 
 
 def set_up_logging(verbosity: int) -> None:
-    """Sets how much the libraries may say; ours is said by `Speaker`."""
+    """Sets what is logged on stderr.
+
+    Args:
+        verbosity: absl's. From 1 on, the package's own debugging messages are logged, such as the
+            traceback of an unexpected error on an image.
+    """
+    _show_debugging(verbosity >= 1)
     # TensorFlow logs through absl, and at its default level it is not for people.
     absl_logging.set_verbosity(verbosity or absl_logging.WARNING)
     if verbosity < 1:
@@ -29,6 +35,20 @@ def set_up_logging(verbosity: int) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         # pydicom's warnings quote what is in a file: it may be a patient's.
         warnings.filterwarnings("ignore")
+
+
+def _show_debugging(is_shown: bool) -> None:
+    logger = logging.getLogger("cxr_embed")
+    for handler in [h for h in logger.handlers if isinstance(h, _DebuggingHandler)]:
+        logger.removeHandler(handler)
+    logger.setLevel(logging.DEBUG if is_shown else logging.NOTSET)
+    logger.propagate = not is_shown
+    if is_shown:
+        logger.addHandler(_DebuggingHandler())
+
+
+class _DebuggingHandler(logging.StreamHandler):
+    """Logs debugging messages on stderr."""
 
 
 class Speaker:

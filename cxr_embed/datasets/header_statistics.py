@@ -46,7 +46,7 @@ def describe_header(data: bytes) -> dict[str, str]:
     kind = file_types.sniff(data)
     if kind == "gzip":
         try:
-            data = file_types.gunzip(data, 2 * DEFAULT_MAX_PIXELS + dicom.HEADER_ALLOWANCE)
+            data = bytes(file_types.gunzip(data, dicom.size_limit(DEFAULT_MAX_PIXELS)))
         except ImageRejected:
             return {}
         kind = file_types.sniff(data)

@@ -14,7 +14,7 @@ from cxr_embed.elements import ImageRef
 from cxr_embed.errors import ImageRejected, ImageSkipped, PlaceUnavailable, one_line
 from cxr_embed.faults import Streak, machine_fault
 from cxr_embed.file_types import FILE_TYPES, OTHER_NAME
-from cxr_embed.image_files import admit, read_image
+from cxr_embed.image_files import admit, read_image, too_large
 from cxr_embed.outcomes import Failed, Skipped, Stage
 from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS, InputFacts, Radiograph
@@ -115,7 +115,7 @@ class _Read(ThreadedDoFn):
         except ImageRejected as rejected:
             return _rejected(ref, rejected, counts)
         except storage.FileTooLarge as error:
-            return _rejected(ref, ImageRejected("too_large", str(error)), counts)
+            return _rejected(ref, too_large(error.limit), counts)
         except (OSError, MemoryError, ValueError) as error:
             if fault := machine_fault(error, Stage.READ, ref.path):
                 raise fault from error
@@ -126,7 +126,9 @@ class _Read(ThreadedDoFn):
 
     def _read(self, ref: ImageRef, counts: dict[str, int]) -> Radiograph:
         since = time.perf_counter()
-        judge = functools.partial(admit, file_type=self._file_type, max_pixels=self._max_pixels)
+        judge = functools.partial(
+            admit, file_type=self._file_type, max_pixels=self._max_pixels, views=self._views
+        )
         stored = storage.read_file(ref.path, judge)
         self._unavailable.succeeded()
         read = time.perf_counter()

@@ -28,9 +28,8 @@ from running import run_apart
 
 from cxr_embed.cli import inspect
 from cxr_embed.cli import main as cli_main
-from cxr_embed.dicom import read_radiograph
 from cxr_embed.errors import ImageRejected
-from cxr_embed.image_files import read_image
+from cxr_embed.image_files import read_image, read_radiograph
 from cxr_embed.inspection import PATIENT_KEYWORDS
 from cxr_embed.radiograph import RENDERINGS
 
