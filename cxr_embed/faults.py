@@ -17,12 +17,12 @@ STREAK = 16
 
 # No image has these to itself, whatever is being done.
 _EXHAUSTED = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EMFILE: "this process has no file handles left (ulimit -n)",
-    errno.ENFILE: "this machine has no file handles left",
-    errno.ENOMEM: "no memory left",
-    errno.ENOTCONN: "a mounted file system has gone away",
+    errno.ENOSPC: "no space left: free some, then run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
+    errno.EMFILE: "this process has no file handles left: raise the limit (ulimit -n)",
+    errno.ENFILE: "this machine has no file handles left: close other programs",
+    errno.ENOMEM: "no memory left: use fewer --decode_threads, or a machine with more memory",
+    errno.ENOTCONN: "the mounted file system is gone: mount it again, then run the same command",
 }
 
 # Writing fails with these because of the record's own name.

@@ -334,7 +334,9 @@ def read_file(path, admit=None):
     if admit:
         limit = admit(data[:65536])
         if len(data) > limit:
-            e = FileTooLarge("too large"); e.limit = limit; raise e
+            e = FileTooLarge("too large")
+            e.limit = limit
+            raise e
     return StoredFile(data, f"{google_crc32c.value(data):08x}")
 
 

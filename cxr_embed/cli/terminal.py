@@ -31,8 +31,10 @@ def set_up_logging(verbosity: int) -> None:
     # TensorFlow logs through absl, and at its default level it is not for people.
     absl_logging.set_verbosity(verbosity or absl_logging.WARNING)
     if verbosity < 1:
-        for name in ("apache_beam", "pydicom", "tensorflow", "root"):
+        for name in ("pydicom", "tensorflow", "root"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # Beam logs the traceback of whatever ends a run, which is then one line at the end.
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         # pydicom's warnings quote what is in a file: it may be a patient's.
         warnings.filterwarnings("ignore")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cxr_embed import models, storage
 from cxr_embed.errors import MachineFault, UsageError, one_line
@@ -27,6 +31,9 @@ from cxr_embed.threads import reading_threads
 if TYPE_CHECKING:
     from cxr_embed.pipeline.graph import GraphSettings
     from cxr_embed.pipeline.launch import Metrics
+
+# What the manifest takes, and a row of the tables without its path, with some to spare.
+_MANIFEST_BYTES, _ROW_BYTES = 64 << 10, 400
 
 # Shows progress while images are embedded; gets the counts and the number of images.
 Watch = Callable[[Progress, int], AbstractContextManager[None]]
@@ -86,12 +93,17 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
     resume.remove_abandoned(job.output_path, plan.temporary)
     result = Result(plan.folder, _counts(plan, tables.Counts()))
     metrics: Metrics | None = None
+    reserve = contextlib.ExitStack()
     if plan.todo:
         # Held until the end, so that the graph's workers in this process need not load it again.
         model = _load_model(plan, conditions, log)
+        _prepare_output(plan)
+        reserve.enter_context(_reserved_space(plan))
         metrics = _run(plan, conditions, result, log, watch)
         del model
+    reserve.close()
     try:
+        _graph_tables(plan).flush()  # a bundle that failed has not stored its last rows
         if plan.checked:
             resume.write_checked(plan.folder, plan.checked)
         if result.ended != "handed_over":
@@ -99,7 +111,7 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
             result.counts = _counts(plan, merged)
             result.skipped, result.failed = merged.skipped, merged.failed
         write_manifest(plan.folder, make_manifest(plan, result, metrics, conditions))
-    except OSError as error:
+    except (OSError, MachineFault) as error:
         if result.error is not None:  # the same fault ended the run, and says more
             return result
         raise MachineFault(f"{plan.folder} cannot be written: {one_line(error)}") from error
@@ -186,6 +198,25 @@ def _prepare_output(plan: Plan) -> None:
         ) from error
 
 
+def _reserved_space(plan: Plan) -> contextlib.AbstractContextManager[Any]:
+    """Keeps space on the output's disk for tables and manifest, should records fill it.
+
+    It is a file without a name, so that nothing is left of it, whatever ends the process.
+    """
+    if storage.is_remote(plan.folder) or not hasattr(os, "posix_fallocate"):
+        return contextlib.nullcontext()
+    size = _MANIFEST_BYTES + sum(2 * len(ref.path) + _ROW_BYTES for ref in plan.todo)
+    try:
+        Path(plan.folder).mkdir(parents=True, exist_ok=True)
+        file = tempfile.TemporaryFile(dir=plan.folder)  # noqa: SIM115  closed by the caller
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise UsageError(
+            f"--output_path {plan.job.output_path} cannot be written to: {error.strerror or error}"
+        ) from error
+    return file
+
+
 def _run(
     plan: Plan, conditions: Conditions, result: Result, log: Log, watch: Watch
 ) -> Metrics | None:
@@ -194,7 +225,6 @@ def _run(
 
     job = plan.job
     progress = progress_of(plan.run_id, job.max_failures)
-    _prepare_output(plan)
     metrics = None
     with watch(progress, len(plan.todo)):
         since = time.perf_counter()
@@ -220,6 +250,10 @@ def _run(
     return metrics
 
 
+def _graph_tables(plan: Plan) -> RunTables:
+    return RunTables(plan.job.output_path, plan.run_id, plan.job.max_failures)
+
+
 def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
     from cxr_embed.pipeline.graph import GraphSettings
 
@@ -227,7 +261,7 @@ def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
     return GraphSettings(
         model=worker_settings(plan),
         output_path=job.output_path,
-        tables=RunTables(job.output_path, plan.run_id, job.max_failures),
+        tables=_graph_tables(plan),
         # Workers elsewhere have other cores and other devices than this machine.
         batch_size=conditions.batch_size if job.is_local else job.batch_size,
         read_threads=conditions.decode_threads if job.is_local else job.decode_threads,
