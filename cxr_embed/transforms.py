@@ -42,9 +42,10 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.window import GlobalWindows
 
-from cxr_embed import cloud_job, gcs, ledger, monitor, runs, storage
+from cxr_embed import cloud_job, ledger, monitor, runs, storage
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.sources import ImageRef
+from cxr_embed.storage import gcs
 from cxr_embed.walk import EmbedSettings, Walk, Walked
 from cxr_embed.work_list import read_work_list, write_work_list
 

@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from cxr_embed import gcs, ledger, models, monitor, storage, threads
+from cxr_embed import ledger, models, monitor, storage, threads
 from cxr_embed.errors import ImageRejected, ImageSkipped, one_line
 from cxr_embed.file_types import OTHER_NAME
 from cxr_embed.image_files import read_image
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Skipped
 from cxr_embed.records import Record, encode_record
 from cxr_embed.sources import ImageRef
+from cxr_embed.storage import gcs
 
 _Item = TypeVar("_Item")
 

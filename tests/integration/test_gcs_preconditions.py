@@ -12,7 +12,8 @@ from buckets import BadLine, contents, spoken_to
 from builders import GRADIENT, make_dicom
 from running import run_here
 
-from cxr_embed import gcs, records, storage
+from cxr_embed import records, storage
+from cxr_embed.storage import gcs, gcs_client
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def strict_service() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", "")  # it sets and removes it
         with module.FakeGCSServer() as server, spoken_to(server.url):
-            gcs._client().create_bucket("bucket")
+            gcs_client.client().create_bucket("bucket")
             yield server.url
 
 
@@ -63,7 +64,7 @@ def test_a_bundle_that_is_walked_again_leaves_its_records_alone(
     }  # fmt: skip
 
     def generations() -> dict[str, int]:
-        blobs = gcs._client().list_blobs("bucket", prefix="again-out/")
+        blobs = gcs_client.client().list_blobs("bucket", prefix="again-out/")
         return {blob.name: blob.generation for blob in blobs if "_runs/" not in blob.name}
 
     assert run_here(capsys, **flags).status == 0
