@@ -260,9 +260,10 @@ def open_whole(path: str, *, replace: bool = False) -> Iterator[IO[bytes]]:
     """Opens a local file that is uploaded at the end; see `places.open_whole`."""
     with tempfile.TemporaryFile() as file:
         yield file
+        size = file.seek(0, 2)  # known, a small file is one request
         _write(
             path,
-            lambda blob, how: blob.upload_from_file(file, rewind=True, **how),
+            lambda blob, how: blob.upload_from_file(file, rewind=True, size=size, **how),
             lambda: _identity_of_file(file),
             replace,
         )

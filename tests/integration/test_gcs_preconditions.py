@@ -36,10 +36,31 @@ def test_an_answer_that_is_lost_does_not_fail_its_own_write(strict_service: str)
     assert contents("gs://bucket/lost") == {str(n): b"data" for n in range(12)}
 
 
-def test_other_content_is_replaced(strict_service: str) -> None:
-    for data in (b"one", b"two", b"two", b"three"):
-        storage.write_whole("gs://bucket/replaced", data)
-        assert storage.read_bytes("gs://bucket/replaced") == data
+def test_other_content_is_replaced_only_on_purpose(strict_service: str) -> None:
+    path = "gs://bucket/replaced"
+    storage.write_whole(path, b"one")
+    storage.write_whole(path, b"one")
+    with pytest.raises(storage.OtherContent, match=r"gs://bucket/replaced.*another run wrote"):
+        storage.write_whole(path, b"two")
+    with pytest.raises(OSError, match="another run"), storage.open_whole(path) as file:
+        file.write(b"two")
+    assert storage.read_bytes(path) == b"one"
+    for data in (b"two", b"two", b"three"):
+        storage.write_whole(path, data, replace=True)
+        assert storage.read_bytes(path) == data
+    with storage.open_whole(path, replace=True) as file:
+        file.write(b"four")
+    assert storage.read_bytes(path) == b"four"
+
+
+def test_a_write_is_one_request_whether_it_is_new_or_replaces(strict_service: str) -> None:
+    line = BadLine(strict_service, share=0)
+    with line.open() as address, spoken_to(address):
+        storage.write_whole("gs://bucket/new", b"one")
+        storage.write_whole("gs://bucket/new", b"two", replace=True)
+    assert line.requests == {"POST": 2}
+    assert "ifGenerationMatch=0" in line.paths[0]
+    assert "ifGenerationMatch" not in line.paths[1]
 
 
 def test_writing_what_stands_leaves_it_alone(strict_service: str) -> None:
@@ -80,8 +101,16 @@ def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:
         for value in range(4)
     ]
     seen: list[bytes] = []
+    refused: list[OSError] = []
+
+    def write(data: bytes) -> None:
+        try:
+            storage.write_whole("gs://bucket/race.tfrecord", data)
+        except storage.OtherContent as error:
+            refused.append(error)
+
     writers = [
-        threading.Thread(target=storage.write_whole, args=("gs://bucket/race.tfrecord", data))
+        threading.Thread(target=write, args=(data,))
         for data in encoded * 2
     ]
     for writer in writers:
@@ -90,6 +119,7 @@ def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:
         if storage.exists("gs://bucket/race.tfrecord"):
             seen.append(storage.read_bytes("gs://bucket/race.tfrecord"))
     assert set(seen) | {storage.read_bytes("gs://bucket/race.tfrecord")} <= set(encoded)
+    assert len(refused) == 6  # two of the eight had the bytes that came first
     assert len(list(storage.list_files("gs://bucket/"))) == len(
         {entry.path for entry in storage.list_files("gs://bucket/")}
     )
@@ -105,6 +135,6 @@ def test_overwriting_replaces_records_where_preconditions_hold(
     }  # fmt: skip
     assert run_here(capsys, **flags).status == 0
     good = storage.read_bytes("gs://bucket/o-out/1.tfrecord")
-    storage.write_whole("gs://bucket/o-out/1.tfrecord", b"something else")
+    storage.write_whole("gs://bucket/o-out/1.tfrecord", b"something else", replace=True)
     assert run_here(capsys, overwrite=True, **flags).status == 0
     assert storage.read_bytes("gs://bucket/o-out/1.tfrecord") == good
