@@ -51,6 +51,10 @@ class Glob:
         # With a slash at its end it means folders only.
         self.only_folders = pattern.endswith("/")
         self._parts = [_part(part) for part in pattern.split("/") if part]
+        # How many parts there are before those `**` that the pattern ends with.
+        self._last_named = len(self._parts)
+        while self._last_named and self._parts[self._last_named - 1].is_any_folders:
+            self._last_named -= 1
 
     def start(self) -> Progress:
         """Returns the progress before any name."""
@@ -68,8 +72,22 @@ class Glob:
         return self._past_any_folders(after)
 
     def is_match(self, progress: Progress) -> bool:
-        """Whether the names so far match the whole pattern."""
+        """Whether the names so far, all of them folders', match the whole pattern."""
         return len(self._parts) in progress
+
+    def is_file(self, progress: Progress, name: str) -> bool:
+        """Whether a file of this name matches, after the folders that led to `progress`.
+
+        Unlike a folder, it does not match where nothing is left for a `**` at the end.
+        """
+        if self.only_folders:
+            return False
+        for used in progress:
+            if used < len(self._parts) and self._parts[used].matches(name):
+                last = self._last_named if self._parts[used].is_any_folders else len(self._parts)
+                if used + 1 >= last:
+                    return True
+        return False
 
     def next_names(self, progress: Progress) -> list[str] | None:
         """Returns the only names that can come next, or None where the folder has to tell."""
@@ -95,11 +113,9 @@ class Glob:
         rest = path
         while progress:
             name, slash, rest = rest.partition("/")
-            progress = self.step(progress, name)
             if not slash:
-                if self.is_match(progress) and not self.only_folders:
-                    return ""
-                break
+                return "" if self.is_file(progress, name) else found
+            progress = self.step(progress, name)
             if self.is_match(progress):
                 found = rest
         return found

@@ -124,11 +124,11 @@ def _descend(
     if identity in above:  # a link back up
         return
     for name, is_folder in names:
-        after = glob.step(progress, name)
-        if is_folder and after:
+        if not is_folder:
+            if glob.is_file(progress, name):
+                yield f"{folder}{name}", ""
+        elif after := glob.step(progress, name):
             yield from _descend(f"{folder}{name}/", glob, after, (*above, identity))
-        elif not is_folder and glob.is_match(after) and not glob.only_folders:
-            yield f"{folder}{name}", ""
 
 
 def _names(folder: str, glob: Glob, progress: Progress) -> list[tuple[str, bool]]:

@@ -109,10 +109,7 @@ def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:
         except storage.OtherContent as error:
             refused.append(error)
 
-    writers = [
-        threading.Thread(target=write, args=(data,))
-        for data in encoded * 2
-    ]
+    writers = [threading.Thread(target=write, args=(data,)) for data in encoded * 2]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
