@@ -20,13 +20,13 @@ import time
 from pathlib import Path
 
 import cv2
+from cxr_embed.walk import EmbedSettings, Walk
 from results import write_section
 from workload import alternating, full_size_dicoms, matrix_model, run_job_here, tiny_dicoms
 
 from cxr_embed import models, sources, storage
 from cxr_embed.image_files import read_image
 from cxr_embed.records import Record, encode_record
-from cxr_embed.walk import EmbedSettings, Walk
 
 
 def bare_loop(refs: list[sources.ImageRef], output: Path, model: models.EmbeddingModel) -> float:

@@ -11,7 +11,11 @@ from cxr_embed import file_types
 from cxr_embed.radiograph import InputFacts
 
 LAYOUTS = ("flat", "mirror")
+
+# What lies in an output: records, how they were made, and a folder for each run.
 RECORD_SUFFIX = ".tfrecord"
+CONFIG_NAME = "_embedding_config.json"
+RUNS_FOLDER = "_runs"
 
 
 @dataclass(frozen=True, slots=True)

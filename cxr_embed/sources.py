@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import os
-import re
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from cxr_embed import file_types, storage
-from cxr_embed.elements import RECORD_SUFFIX, ImageRef, dicom_id_of
-from cxr_embed.errors import UsageError
+from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef, dicom_id_of
+from cxr_embed.errors import PlaceUnavailable, UsageError
+from cxr_embed.storage import globs
+
+_RUNS = f"{RUNS_FOLDER}/"
 
 # An index of other files, never an image.
 _DICOM_DIRECTORY = "DICOMDIR"
@@ -36,13 +40,21 @@ def find_images(
         References sorted by path.
 
     Raises:
-        UsageError: nothing found, or two images would write the same record.
+        UsageError: nothing found, a path that cannot be one, a folder that cannot be listed, or
+            two images would write the same record.
     """
+    if output_path:
+        storage.check_place(output_path, "--output_path")
     if input_list:
+        storage.check_place(input_list, "--input_list")
         paths, root = _read_list(input_list), None
         is_listed = True
     elif input_path:
-        paths, root, is_listed = _search(input_path, output_path, limit)
+        storage.check_place(input_path, "--input_path")
+        try:
+            paths, root, is_listed = _search(input_path, output_path, limit)
+        except OSError as error:
+            raise UsageError(f"--input_path cannot be listed: {_of_place(error)}") from error
     else:
         raise UsageError("pass --input_path (a folder, file, glob or gs:// path) or --input_list")
     paths = _first(sorted(set(paths)), limit)
@@ -63,16 +75,17 @@ def _search(
     if storage.is_remote(input_path):
         return _search_bucket(input_path, output_path, limit)
     if Path(input_path).is_dir():
-        return _below(input_path, output_path), input_path, False
+        start = storage.start_of(input_path)
+        below = _inputs(sorted(storage.list_paths(input_path)), input_path, output_path)
+        return [f"{start}{path}" for path in below], input_path, False
     if Path(input_path).exists():
         return [input_path], str(Path(input_path).parent), True
-    if not re.search(r"[*?\[]", input_path):
+    if not globs.has_magic(input_path):
         raise UsageError(f"--input_path {input_path} does not exist")
-    paths: list[str] = []
-    for match in storage.expand(input_path):
-        paths += _below(match, output_path) if Path(match).is_dir() else [match]
-    fixed = re.split(r"[*?\[]", input_path, maxsplit=1)[0]
-    return paths, str(Path(fixed).parent if not fixed.endswith("/") else fixed or "."), False
+    fixed = globs.fixed_folder(input_path)
+    paths = sorted(set(_matches(input_path)))
+    found = list(_inputs((path.removeprefix(fixed) for path in paths), fixed or ".", output_path))
+    return [f"{fixed}{path}" for path in found], str(Path(fixed)), False
 
 
 def _search_bucket(
@@ -80,58 +93,93 @@ def _search_bucket(
 ) -> tuple[list[str], str | None, bool]:
     """As `_search`. A bucket is listed in sorted order, so a limit ends the listing early."""
     folder = input_path.rstrip("/")
-    inside = _relative_inside(output_path, folder)
-    try:
-        if re.search(r"[*?\[]", input_path):
-            return _first(storage.expand(input_path), limit), None, False
-        below = (
-            f"{folder}/{path}" for path in storage.list_paths(folder) if _is_input(path, inside)
-        )
-        if found := _first(below, limit):
-            return found, folder, False
-        if not input_path.endswith("/") and storage.exists(input_path):
-            return [input_path], input_path.rpartition("/")[0], True
-    except OSError as error:
-        raise UsageError(f"--input_path cannot be listed: {error}") from error
+    if globs.has_magic(input_path):
+        fixed = globs.fixed_folder(input_path)
+        matches = (path.removeprefix(fixed) for path in _matches(input_path))
+        below = _inputs(matches, fixed.rstrip("/"), output_path)
+        return _first((f"{fixed}{path}" for path in below), limit), None, False
+    below = _inputs(storage.list_paths(folder), folder, output_path)
+    if found := _first((f"{folder}/{path}" for path in below), limit):
+        return found, folder, False
+    if not input_path.endswith("/") and storage.exists(input_path):
+        return [input_path], input_path.rpartition("/")[0], True
     return [], folder, False
 
 
-def _below(folder: str, output_path: str | None) -> list[str]:
+def _matches(pattern: str) -> Iterator[str]:
+    """Yields the files that a glob leads to; hidden ones only where the glob names them itself.
+
+    This program's own files are still among them: `_inputs` knows them by their neighbours.
+    """
+    return (path for path, below in storage.matches(pattern) if not _is_hidden(below))
+
+
+def _inputs(paths: Iterable[str], folder: str, output_path: str | None) -> Iterator[str]:
+    """Leaves out what cannot be an image, and the outputs of this program.
+
+    Args:
+        paths: below `folder`, sorted.
+        folder: that is searched.
+        output_path: of the run, left out as a whole where it lies inside.
+    """
     inside = _relative_inside(output_path, folder)
-    start = storage.start_of(folder)
-    return [f"{start}{path}" for path in storage.list_paths(folder) if _is_input(path, inside)]
+    own = _OwnFiles(has_output_here=inside == "")
+    for path in paths:
+        if inside and path.startswith(inside):
+            continue
+        if not own.is_own(path) and _may_be_image(path):
+            yield path
 
 
-def _is_input(path: str, inside: str) -> bool:
-    """Leaves out what cannot be an image, and the output where it lies `inside` the input."""
-    return (
-        _may_be_image(path)
-        and not (inside and path.startswith(inside))
-        and not path.startswith("_runs/")
-    )
+class _OwnFiles:
+    """Knows the files that earlier runs of this program left in a folder of images.
+
+    A folder `_runs` is an output's where `_embedding_config.json` lies beside it. Images that
+    somebody keeps in a folder of that name are images like all others.
+
+    Args:
+        has_output_here: whether the searched folder is the run's output itself.
+    """
+
+    def __init__(self, has_output_here: bool) -> None:
+        self._outputs = {""} if has_output_here else set()
+
+    def is_own(self, path: str) -> bool:
+        """Takes the next path, in sorted order: a config comes before the `_runs` beside it."""
+        folder, _, name = path.rpartition("/")
+        if name == CONFIG_NAME:
+            self._outputs.add(f"{folder}/" if folder else "")
+            return True
+        start = path.find(_RUNS)
+        while start >= 0:
+            if (start == 0 or path[start - 1] == "/") and path[:start] in self._outputs:
+                return True
+            start = path.find(_RUNS, start + 1)
+        return False
 
 
-def _relative_inside(output_path: str | None, folder: str) -> str:
-    """Returns `sub/folder/` where the output lies strictly below the input, else nothing."""
+def _relative_inside(output_path: str | None, folder: str) -> str | None:
+    """Returns `sub/folder/` where the output lies below the input, "" where it is the input."""
     if not output_path or storage.is_remote(output_path) != storage.is_remote(folder):
-        return ""
+        return None
     if storage.is_remote(folder):
-        output = output_path.rstrip("/") + "/"
-        return output.removeprefix(f"{folder}/") if output.startswith(f"{folder}/") else ""
+        output, searched = f"{output_path.rstrip('/')}/", f"{folder.rstrip('/')}/"
+        return output.removeprefix(searched) if output.startswith(searched) else None
     relative = os.path.relpath(Path(output_path).resolve(), Path(folder).resolve())
-    return "" if relative.startswith("..") or relative == "." else f"{relative}/"
+    if relative == ".":
+        return ""
+    is_outside = relative == ".." or relative.startswith("../")
+    return None if is_outside else f"{relative}/"
 
 
 def _may_be_image(path: str) -> bool:
-    """Leaves out hidden files and folders, DICOMDIR, and what this program writes."""
+    """Leaves out hidden files and folders, DICOMDIR, and records."""
     name = path.rpartition("/")[2]
-    return not (
-        path.startswith(".")
-        or "/." in path
-        or name == _DICOM_DIRECTORY
-        or name.endswith(RECORD_SUFFIX)
-        or name == "_embedding_config.json"
-    )
+    return not (_is_hidden(path) or name == _DICOM_DIRECTORY or name.endswith(RECORD_SUFFIX))
+
+
+def _is_hidden(path: str) -> bool:
+    return path.startswith(".") or "/." in path
 
 
 def _first(paths: Iterable[str], limit: int) -> list[str]:
@@ -155,27 +203,54 @@ def _holds_an_image(paths: Iterable[str]) -> bool:
         if not file_types.OTHER_NAME.search(path):
             return True
         others.append(path)
-    return any(_sniffs_as_image(path) for path in others)
+    return any(not storage.is_remote(path) and _starts_as_image(path) for path in others)
 
 
-def _sniffs_as_image(path: str) -> bool:
-    if storage.is_remote(path):
-        return False
+def _starts_as_image(path: str) -> bool:
+    """Whether a file's first bytes are an image's; of one that is packed, those inside."""
     try:
-        with Path(path).open("rb") as file:
-            return file_types.sniff(file.read(512)) is not None
+        start = storage.read_start(path)
+    except PlaceUnavailable as error:
+        raise UsageError(f"the input cannot be read: {error}") from error
     except OSError:
         return False
+    kind = file_types.sniff(start)
+    if kind == "gzip":
+        try:
+            kind = file_types.sniff(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(start, 512))
+        except zlib.error:
+            return False
+    return kind is not None
 
 
 def _read_list(input_list: str) -> list[str]:
     try:
-        text = storage.read_bytes(input_list).decode("utf-8-sig", "surrogateescape")
+        data = storage.read_bytes(input_list)
     except OSError as error:
         raise UsageError(
             f"--input_list {input_list} cannot be read: {error.strerror or error}"
         ) from error
-    return [line.strip("\r\n") for line in text.split("\n") if line.strip()]
+    # Text of Latin letters in UTF-16 has a NUL beside every letter.
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (
+        data[:1000].count(0) * 3 > len(data[:1000])
+    ):
+        raise UsageError(f"--input_list {input_list} is UTF-16: save it as UTF-8")
+    paths = []
+    for number, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        where = f"--input_list {input_list}, line {number}"
+        try:
+            line = raw.decode().strip("\r")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{where} is not UTF-8") from error
+        if line.strip():
+            storage.check_address(line, where)
+            paths.append(line)
+    return paths
+
+
+def _of_place(error: OSError) -> str:
+    """Returns an error with the folder that it is about in front."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _common_folder(paths: list[str]) -> str:
@@ -201,15 +276,18 @@ def _folder(path: str, root: str, layout: str) -> str:
 
 
 def _refuse_collisions(refs: list[ImageRef], layout: str) -> None:
-    first: dict[str, str] = {}
-    clashes: list[tuple[str, str]] = []
+    of_record: dict[str, list[ImageRef]] = {}
     for ref in refs:
-        other = first.setdefault(ref.record, ref.path)
-        if other != ref.path:
-            clashes.append((other, ref.path))
+        of_record.setdefault(ref.record, []).append(ref)
+    clashes = [
+        images
+        for same in of_record.values()
+        if len(same) > 1 and len(images := [ref.path for ref in same if _is_image(ref)]) > 1
+    ]
     if not clashes:
         return
-    more = f" (and {len(clashes) - 1} more pairs)" if len(clashes) > 1 else ""
+    pairs = sum(len(images) - 1 for images in clashes)
+    more = f" (and {pairs - 1} more pairs)" if pairs > 1 else ""
     remedy = (
         "pass --output_layout=mirror to keep the input's folders"
         if layout == "flat"
@@ -218,3 +296,8 @@ def _refuse_collisions(refs: list[ImageRef], layout: str) -> None:
     raise UsageError(
         f"{clashes[0][0]} and {clashes[0][1]} would write the same record{more}: {remedy}"
     )
+
+
+def _is_image(ref: ImageRef) -> bool:
+    """Whether a file will become a record; only one that is not named like an image is opened."""
+    return not file_types.OTHER_NAME.search(ref.path) or _starts_as_image(ref.path)

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from cxr_embed import gcs, storage
+from cxr_embed import storage
+from cxr_embed.storage import gcs
 
 # Its server takes one connection after the other: the others have to be let wait in line.
 EMULATOR = """

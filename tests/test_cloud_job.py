@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import pytest
+from cxr_embed.monitor import RunMonitor
 
 from cxr_embed import cloud_job
 from cxr_embed.errors import UsageError
-from cxr_embed.monitor import RunMonitor
 
 
 def test_counters_become_progress() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from cxr_embed import outputs
+from cxr_embed.elements import ImageRef
 from cxr_embed.errors import UsageError
+from cxr_embed.records import Record, encode_record
 from cxr_embed.runs.fingerprint import (
     OutputConfig,
     differences,
@@ -16,8 +18,6 @@ from cxr_embed.runs.fingerprint import (
     read_output_config,
     write_output_config,
 )
-from cxr_embed.records import Record, encode_record
-from cxr_embed.elements import ImageRef
 
 
 def fingerprint(**changes: str) -> dict[str, object]:

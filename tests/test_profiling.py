@@ -6,8 +6,9 @@ import threading
 import time
 from xml.etree import ElementTree
 
-from cxr_embed import profiling
 from cxr_embed.monitor import RunMonitor
+
+from cxr_embed import profiling
 
 SECONDS = {
     ("cxr_embed.walk.Walk.walk", "cxr_embed.dicom._open"): 3.0,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from builders import make_dicom
 
-from cxr_embed.errors import UsageError
 from cxr_embed.elements import dicom_id_of
+from cxr_embed.errors import UsageError
 from cxr_embed.sources import find_images
 
 

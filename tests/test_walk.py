@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import GRADIENT, make_dicom
-
-from cxr_embed import ledger, models, monitor, walk
-from cxr_embed.outcomes import Embedded, Failed
-from cxr_embed.records import decode_record
-from cxr_embed.elements import ImageRef
-from cxr_embed.sources import find_images
 from cxr_embed.transforms import chunk_sizes, chunks, unpacked
 from cxr_embed.walk import EmbedSettings, Walk
+
+from cxr_embed import ledger, models, monitor, walk
+from cxr_embed.elements import ImageRef
+from cxr_embed.outcomes import Embedded, Failed
+from cxr_embed.records import decode_record
+from cxr_embed.sources import find_images
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cxr_embed.elements import ImageRef
 from cxr_embed.work_list import read_work_list, write_work_list
+
+from cxr_embed.elements import ImageRef
 
 
 def test_references_come_back_as_they_were(tmp_path: Path) -> None:

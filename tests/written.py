@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_embed.records import Record, encode_record
 from cxr_embed.elements import dicom_id_of
+from cxr_embed.records import Record, encode_record
 
 SIZE = 8
 

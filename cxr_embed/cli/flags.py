@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from absl import flags
 
-from cxr_embed import gcs
 from cxr_embed.errors import UsageError, one_line
+from cxr_embed.storage import gcs
 
 COMMON_FLAGS = {
     "gcs_billing_project": "the project that pays for gs:// requests; requester-pays buckets need "

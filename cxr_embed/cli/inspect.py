@@ -136,7 +136,7 @@ def _read(path: str) -> bytes:
 
 def _write(path: str, data: bytes) -> None:
     try:
-        storage.write_whole(path, data)
+        storage.write_whole(path, data, replace=True)
     except OSError as error:
         raise UsageError(
             f"--output_path {path} cannot be written: {error.strerror or error}"

@@ -104,7 +104,7 @@ def check_page_path(flag: str, path: str | None) -> None:
 def write_page(flag: str, path: str, page: bytes) -> None:
     """Writes a page, whole or not at all."""
     try:
-        storage.write_whole(path, page)
+        storage.write_whole(path, page, replace=True)
     except OSError as error:
         raise UsageError(f"--{flag} {path} cannot be written: {error.strerror or error}") from error
 

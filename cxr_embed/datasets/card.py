@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from cxr_embed import storage
-from cxr_embed.runs.folder import RUNS_FOLDER
+from cxr_embed.elements import RUNS_FOLDER
 
 _SIZES = ((1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M"))
 

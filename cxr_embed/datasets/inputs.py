@@ -9,8 +9,7 @@ from pathlib import PurePosixPath
 
 from cxr_embed import file_types, storage
 from cxr_embed.datasets.findings import Finding
-from cxr_embed.elements import ImageRef
-from cxr_embed.runs.folder import RUNS_FOLDER
+from cxr_embed.elements import RUNS_FOLDER, ImageRef
 from cxr_embed.sources import find_images
 
 LIST_SUFFIX = ".txt"

@@ -19,9 +19,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from cxr_embed import storage
-from cxr_embed.elements import RECORD_SUFFIX
+from cxr_embed.elements import RECORD_SUFFIX, RUNS_FOLDER
 from cxr_embed.errors import UsageError
-from cxr_embed.runs.folder import RUNS_FOLDER
 
 PARQUET_SUFFIX, NPZ_SUFFIX = ".parquet", ".npz"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed import models, storage
 from cxr_embed.datasets.run_history import read_runs
-from cxr_embed.elements import RECORD_SUFFIX
+from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX
 from cxr_embed.embeddings import Embeddings
 from cxr_embed.errors import ImageRejected, UsageError
 from cxr_embed.image_files import read_image
@@ -20,7 +20,6 @@ from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.sharing import shared
 from cxr_embed.records import BadRecord, decode_record
 from cxr_embed.runs.fingerprint import (
-    CONFIG_NAME,
     OutputConfig,
     differences,
     make_fingerprint,

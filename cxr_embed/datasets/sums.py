@@ -41,7 +41,8 @@ def write_sums(folder: str, digests: Mapping[str, str]) -> None:
         digests: hexadecimal SHA-256 by path below the folder.
     """
     text = "".join(f"{digests[path]} {path}\n" for path in sorted(digests))
-    storage.write_whole(storage.join(folder, SUMS_NAME), text.encode("utf-8", "surrogateescape"))
+    data = text.encode("utf-8", "surrogateescape")
+    storage.write_whole(storage.join(folder, SUMS_NAME), data, replace=True)
 
 
 def read_sums(folder: str) -> dict[str, str] | None:

@@ -21,10 +21,9 @@ from cxr_embed.datasets.parts import (
     open_parts,
 )
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
-from cxr_embed.elements import RECORD_SUFFIX
+from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER
 from cxr_embed.errors import UsageError
-from cxr_embed.runs.fingerprint import CONFIG_NAME, OutputConfig, differences, read_output_config
-from cxr_embed.runs.folder import RUNS_FOLDER
+from cxr_embed.runs.fingerprint import OutputConfig, differences, read_output_config
 
 _RECORDS_AT_A_TIME = 1024
 _READERS = 2

@@ -109,7 +109,7 @@ def write_files(folder: str, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         path = storage.join(folder, name)
         try:
-            storage.write_whole(path, data)
+            storage.write_whole(path, data, replace=True)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 

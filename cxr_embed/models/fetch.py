@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from cxr_embed import gcs, storage
+from cxr_embed import storage
 from cxr_embed.errors import UsageError
 from cxr_embed.models.reference import cache_folder
+from cxr_embed.storage import gcs
 
 try:
     import fcntl

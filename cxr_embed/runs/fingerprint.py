@@ -10,10 +10,9 @@ from typing import Any
 
 from cxr_embed import storage
 from cxr_embed.decoders import ABSENT, decoder_versions
+from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.errors import MachineFault, UsageError
 from cxr_embed.fit import PREPROCESSING_VERSION
-
-CONFIG_NAME = "_embedding_config.json"
 
 Fingerprint = dict[str, Any]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cxr_embed import storage
+from cxr_embed.elements import RUNS_FOLDER
 
-RUNS_FOLDER = "_runs"
 MANIFEST = "manifest.json"
 
 # Rows of a run that has not merged them to tables yet.

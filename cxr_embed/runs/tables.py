@@ -202,7 +202,8 @@ def merge(files: RunFiles) -> Counts:
             lines = database.execute(
                 "SELECT line FROM outcomes WHERE rank = ? ORDER BY line", (rank,)
             )
-            with storage.open_whole(storage.join(files.folder, f"{table}.csv")) as file:
+            name = storage.join(files.folder, f"{table}.csv")
+            with storage.open_whole(name, replace=True) as file:
                 file.write(_csv_line(TABLES[table]))
                 for (line,) in lines:
                     file.write(line)

@@ -17,7 +17,7 @@ from synthetic import SPLITS, clouds, write_csv, write_example, write_records
 
 from cxr_embed.cli import evaluate, few_shot, predict, train
 from cxr_embed.cli import main as cli_main
-from cxr_embed.runs.fingerprint import CONFIG_NAME
+from cxr_embed.elements import CONFIG_NAME
 
 HEAD_FILES = {
     "model.keras", "head.json", "metrics.json", "predictions.csv", "unmatched_labels.csv",

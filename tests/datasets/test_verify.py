@@ -15,8 +15,8 @@ from cxr_embed.datasets.findings import NOTES, PROBLEMS, Findings
 from cxr_embed.datasets.pack import FORMATS, Pack, pack
 from cxr_embed.datasets.verify import repair, verify
 from cxr_embed.errors import UsageError
-from cxr_embed.runs.fingerprint import OutputConfig, write_output_config
 from cxr_embed.records import Record, encode_record, frame
+from cxr_embed.runs.fingerprint import OutputConfig, write_output_config
 
 ROWS = 20
 PATHS = [mimic_path(number) for number in range(ROWS)]

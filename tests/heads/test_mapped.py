@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from synthetic import write_records
 
+from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.errors import UsageError
-from cxr_embed.runs.fingerprint import CONFIG_NAME
 from cxr_embed.heads import mapped
 
 

@@ -20,11 +20,11 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 from buckets import contents, emulator, google_machine, spoken_to
 from builders import make_dicom
+from cxr_embed.work_list import read_work_list, write_work_list
 from running import Ran, arguments_of
 
 from cxr_embed import sources, storage
 from cxr_embed.cli import main, run
-from cxr_embed.work_list import read_work_list, write_work_list
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 IMAGE = "us-central1-docker.pkg.dev/some-project/cxr-embed/any:1"

@@ -53,9 +53,12 @@ def test_files_are_listed_read_and_written_as_on_disk(bucket: str) -> None:
     listed = {entry.path: entry.size for entry in storage.list_files(f"{bucket}/files")}
     assert listed == {"a/1.dcm": 7, "a/b/2.dcm": 9, "c.txt": 5}
     assert storage.read_bytes(f"{bucket}/files/c.txt") == b"c.txt"
-    assert list(storage.expand(f"{bucket}/files/a/*.dcm")) == [f"{bucket}/files/a/1.dcm"]
-    assert list(storage.expand(f"{bucket}/file*/?.txt")) == [f"{bucket}/files/c.txt"]
-    assert len(list(storage.expand(f"{bucket}/files/**/*.dcm"))) == 2
+    assert list(storage.matches(f"{bucket}/files/a/*.dcm")) == [(f"{bucket}/files/a/1.dcm", "")]
+    assert list(storage.matches(f"{bucket}/file*/?.txt")) == [(f"{bucket}/files/c.txt", "")]
+    assert len(list(storage.matches(f"{bucket}/files/**/*.dcm"))) == 2
+    assert list(storage.matches(f"{bucket}/files/a*")) == [
+        (f"{bucket}/files/a/1.dcm", "1.dcm"), (f"{bucket}/files/a/b/2.dcm", "b/2.dcm"),
+    ]  # fmt: skip
     storage.remove(f"{bucket}/files/c.txt")
     storage.remove(f"{bucket}/files/c.txt")
     assert not storage.exists(f"{bucket}/files/c.txt")

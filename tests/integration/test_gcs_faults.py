@@ -16,8 +16,9 @@ from buckets import FAULTS, BadLine, HugeBucket, contents, emulator, spoken_to
 from builders import make_dicom
 from running import arguments_of, command, run_here
 
-from cxr_embed import elements, gcs, runs, storage
+from cxr_embed import runs, sources, storage
 from cxr_embed.cli import main, run
+from cxr_embed.storage import gcs, gcs_client
 
 COUNT = 500
 
@@ -50,7 +51,7 @@ def expected_records(undisturbed: Path) -> dict[str, bytes]:
 
 
 def records_in(folder: str) -> dict[str, bytes]:
-    return {k: v for k, v in contents(folder).items() if k.endswith(elements.RECORD_SUFFIX)}
+    return {k: v for k, v in contents(folder).items() if k.endswith(sources.RECORD_SUFFIX)}
 
 
 def test_a_bad_line_loses_and_doubles_nothing(
@@ -68,7 +69,7 @@ def test_a_bad_line_loses_and_doubles_nothing(
     assert f"embedded       {COUNT}" in ran.out
     found = contents("gs://bucket/bad-line")
     expected = expected_records(undisturbed)
-    assert {k: v for k, v in found.items() if k.endswith(elements.RECORD_SUFFIX)} == expected
+    assert {k: v for k, v in found.items() if k.endswith(sources.RECORD_SUFFIX)} == expected
     rows = next(v for k, v in found.items() if k.endswith("/embedded.csv")).decode().splitlines()
     assert len(rows) == len({row.split(",")[0] for row in rows}) == COUNT + 1
     assert len(found) == COUNT + 1 + 4  # the records, the config, three tables and a manifest
@@ -176,14 +177,14 @@ def test_a_limit_ends_the_listing_early() -> None:
 
 def test_a_child_process_gets_a_client_of_its_own(service: str) -> None:
     storage.write_whole("gs://bucket/forked", b"data")
-    before = gcs._client()
+    before = gcs_client.client()
     pid = os.fork()
     if pid == 0:
-        fresh = gcs._client() is not before
+        fresh = gcs_client.client() is not before
         same = storage.read_bytes("gs://bucket/forked") == b"data"
         os._exit(0 if fresh and same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert gcs._client() is before
+    assert gcs_client.client() is before
 
 
 def test_run_tables_are_written_whole_over_a_bad_line(service: str) -> None:

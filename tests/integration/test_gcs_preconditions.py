@@ -12,7 +12,8 @@ from buckets import BadLine, contents, spoken_to
 from builders import GRADIENT, make_dicom
 from running import run_here
 
-from cxr_embed import gcs, records, storage
+from cxr_embed import records, storage
+from cxr_embed.storage import gcs, gcs_client
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def strict_service() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", "")  # it sets and removes it
         with module.FakeGCSServer() as server, spoken_to(server.url):
-            gcs._client().create_bucket("bucket")
+            gcs_client.client().create_bucket("bucket")
             yield server.url
 
 
@@ -35,10 +36,31 @@ def test_an_answer_that_is_lost_does_not_fail_its_own_write(strict_service: str)
     assert contents("gs://bucket/lost") == {str(n): b"data" for n in range(12)}
 
 
-def test_other_content_is_replaced(strict_service: str) -> None:
-    for data in (b"one", b"two", b"two", b"three"):
-        storage.write_whole("gs://bucket/replaced", data)
-        assert storage.read_bytes("gs://bucket/replaced") == data
+def test_other_content_is_replaced_only_on_purpose(strict_service: str) -> None:
+    path = "gs://bucket/replaced"
+    storage.write_whole(path, b"one")
+    storage.write_whole(path, b"one")
+    with pytest.raises(storage.OtherContent, match=r"gs://bucket/replaced.*another run wrote"):
+        storage.write_whole(path, b"two")
+    with pytest.raises(OSError, match="another run"), storage.open_whole(path) as file:
+        file.write(b"two")
+    assert storage.read_bytes(path) == b"one"
+    for data in (b"two", b"two", b"three"):
+        storage.write_whole(path, data, replace=True)
+        assert storage.read_bytes(path) == data
+    with storage.open_whole(path, replace=True) as file:
+        file.write(b"four")
+    assert storage.read_bytes(path) == b"four"
+
+
+def test_a_write_is_one_request_whether_it_is_new_or_replaces(strict_service: str) -> None:
+    line = BadLine(strict_service, share=0)
+    with line.open() as address, spoken_to(address):
+        storage.write_whole("gs://bucket/new", b"one")
+        storage.write_whole("gs://bucket/new", b"two", replace=True)
+    assert line.requests == {"POST": 2}
+    assert "ifGenerationMatch=0" in line.paths[0]
+    assert "ifGenerationMatch" not in line.paths[1]
 
 
 def test_writing_what_stands_leaves_it_alone(strict_service: str) -> None:
@@ -63,7 +85,7 @@ def test_a_bundle_that_is_walked_again_leaves_its_records_alone(
     }  # fmt: skip
 
     def generations() -> dict[str, int]:
-        blobs = gcs._client().list_blobs("bucket", prefix="again-out/")
+        blobs = gcs_client.client().list_blobs("bucket", prefix="again-out/")
         return {blob.name: blob.generation for blob in blobs if "_runs/" not in blob.name}
 
     assert run_here(capsys, **flags).status == 0
@@ -79,16 +101,22 @@ def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:
         for value in range(4)
     ]
     seen: list[bytes] = []
-    writers = [
-        threading.Thread(target=storage.write_whole, args=("gs://bucket/race.tfrecord", data))
-        for data in encoded * 2
-    ]
+    refused: list[OSError] = []
+
+    def write(data: bytes) -> None:
+        try:
+            storage.write_whole("gs://bucket/race.tfrecord", data)
+        except storage.OtherContent as error:
+            refused.append(error)
+
+    writers = [threading.Thread(target=write, args=(data,)) for data in encoded * 2]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
         if storage.exists("gs://bucket/race.tfrecord"):
             seen.append(storage.read_bytes("gs://bucket/race.tfrecord"))
     assert set(seen) | {storage.read_bytes("gs://bucket/race.tfrecord")} <= set(encoded)
+    assert len(refused) == 6  # two of the eight had the bytes that came first
     assert len(list(storage.list_files("gs://bucket/"))) == len(
         {entry.path for entry in storage.list_files("gs://bucket/")}
     )
@@ -104,6 +132,6 @@ def test_overwriting_replaces_records_where_preconditions_hold(
     }  # fmt: skip
     assert run_here(capsys, **flags).status == 0
     good = storage.read_bytes("gs://bucket/o-out/1.tfrecord")
-    storage.write_whole("gs://bucket/o-out/1.tfrecord", b"something else")
+    storage.write_whole("gs://bucket/o-out/1.tfrecord", b"something else", replace=True)
     assert run_here(capsys, overwrite=True, **flags).status == 0
     assert storage.read_bytes("gs://bucket/o-out/1.tfrecord") == good

@@ -12,7 +12,7 @@ import pytest
 from builders import GRADIENT, make_dicom
 from running import all_files, command, manifest, records, run_here
 
-from cxr_embed.runs.fingerprint import CONFIG_NAME
+from cxr_embed.elements import CONFIG_NAME
 
 COUNT = 150
 

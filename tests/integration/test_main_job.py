@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from PIL import Image
 from running import Ran, all_files, last_run, manifest, records, run_apart, run_here, table
 
 import cxr_embed
-from cxr_embed.runs.fingerprint import CONFIG_NAME
+from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.records import Record, decode_record, encode_record
 
 
@@ -311,9 +310,7 @@ class TestResume:
         assert ran.status == 2
         assert "(model_sha256)" in ran.err
 
-    def test_another_images_record_is_refused(
-        self, job: Any, images: Path, tmp_path: Path
-    ) -> None:
+    def test_another_images_record_is_refused(self, job: Any, images: Path, tmp_path: Path) -> None:
         job()
         other = tmp_path / "other"
         other.mkdir()

@@ -9,7 +9,6 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
-from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.windowed_value import WindowedValue
@@ -61,7 +60,7 @@ def test_results_come_in_the_order_of_the_elements() -> None:
 
 
 def test_windows_and_outputs_are_those_of_the_element() -> None:
-    with TestPipeline(runner="FnApiRunner") as pipeline:
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
         outputs = (
             pipeline
             | beam.Create([TimestampedValue(number, 10 * number) for number in range(6)])
@@ -102,9 +101,11 @@ def test_a_failed_element_fails_the_bundle_and_cancels_what_has_not_begun() -> N
 
 
 def test_a_pipeline_that_failed_leaves_no_threads_and_no_turns() -> None:
-    with pytest.raises(RuntimeError, match="broken"):
-        with TestPipeline(runner="FnApiRunner") as pipeline:
-            _ = pipeline | beam.Create(range(50)) | beam.ParDo(Doubled("broken", fails_at=20))
+    with (
+        pytest.raises(RuntimeError, match="broken"),
+        beam.Pipeline(runner="FnApiRunner") as pipeline,
+    ):
+        _ = pipeline | beam.Create(range(50)) | beam.ParDo(Doubled("broken", fails_at=20))
     assert not [t for t in threading.enumerate() if t.name.startswith("cxr-embed-broken")]
     assert concurrency._turns._steps == {}
     assert concurrency._shared == {}

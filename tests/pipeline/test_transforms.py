@@ -16,9 +16,9 @@ from builders import GRADIENT, make_dicom
 
 from cxr_embed.models import ModelSettings
 from cxr_embed.pipeline import (
-    EmbedImages,
     Embedding,
     EmbeddingModelHandler,
+    EmbedImages,
     EmbedRadiographs,
     ImageRef,
     Radiograph,
@@ -36,7 +36,9 @@ def paths(tmp_path: Path) -> list[str]:
     folder = tmp_path / "in/p10"
     folder.mkdir(parents=True)
     for number in range(COUNT):
-        data = make_dicom(np.roll(GRADIENT, 91 * number), ViewPosition="LL" if number == 5 else "PA")
+        data = make_dicom(
+            np.roll(GRADIENT, 91 * number), ViewPosition="LL" if number == 5 else "PA"
+        )
         (folder / f"{number:02d}.dcm").write_bytes(data)
     (folder / "rubbish.dcm").write_bytes(b"rubbish")
     (folder / "torn.dcm").write_bytes(make_dicom()[:-100])
@@ -134,7 +136,9 @@ def test_a_step_of_ones_own_and_two_models_on_one_reading(
 
 def test_batches_stay_whole_although_images_fail(paths: list[str], tiny_model: Path) -> None:
     def build(pipeline: beam.Pipeline) -> None:
-        mixed = [path for pair in zip(paths[:COUNT], [paths[-1]] * COUNT, strict=True) for path in pair]
+        mixed = [
+            path for pair in zip(paths[:COUNT], [paths[-1]] * COUNT, strict=True) for path in pair
+        ]
         images = pipeline | beam.Create(mixed) | EmbedImages(str(tiny_model), batch_size=4)
         count = images.embeddings | beam.combiners.Count.Globally()
         assert_that(count, equal_to([COUNT]), label="embedded")
@@ -166,7 +170,7 @@ def test_what_any_image_would_meet_fails_the_pipeline(paths: list[str], tmp_path
         embedding = Embedding("a", "a.dcm", np.zeros(4, np.float32))
         _ = pipeline | beam.Create([embedding]) | WriteRecords("/proc/nowhere")
 
-    with pytest.raises(Exception, match="MachineFault|cannot be written"):
+    with pytest.raises(Exception, match="/proc/nowhere/a[.]tfrecord: cannot be written"):
         run(build)
 
 

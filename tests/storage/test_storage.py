@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr_embed import gcs, storage
+from cxr_embed import storage
 from cxr_embed.errors import UsageError
+from cxr_embed.storage import gcs
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:

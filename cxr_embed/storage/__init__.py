@@ -1,0 +1,62 @@
+"""Files wherever they are: local folders and `gs://` buckets, behind one set of functions.
+
+Everything else in the package handles paths as strings and calls these functions.
+"""
+
+from __future__ import annotations
+
+from cxr_embed.storage.files import Entry, FileTooLarge, OtherContent, StoredFile
+from cxr_embed.storage.parallel import in_parallel
+from cxr_embed.storage.places import (
+    PLACES,
+    Settings,
+    check_address,
+    check_place,
+    configure,
+    exists,
+    is_remote,
+    join,
+    list_files,
+    list_paths,
+    matches,
+    open_whole,
+    read_bytes,
+    read_file,
+    read_start,
+    remove,
+    settings,
+    start_of,
+    why_not_writable,
+    write_whole,
+)
+from cxr_embed.storage.whole_files import is_temporary, remove_if_abandoned
+
+__all__ = [
+    "PLACES",
+    "Entry",
+    "FileTooLarge",
+    "OtherContent",
+    "Settings",
+    "StoredFile",
+    "check_address",
+    "check_place",
+    "configure",
+    "exists",
+    "in_parallel",
+    "is_remote",
+    "is_temporary",
+    "join",
+    "list_files",
+    "list_paths",
+    "matches",
+    "open_whole",
+    "read_bytes",
+    "read_file",
+    "read_start",
+    "remove",
+    "remove_if_abandoned",
+    "settings",
+    "start_of",
+    "why_not_writable",
+    "write_whole",
+]  # fmt: skip

@@ -1,0 +1,220 @@
+"""Files on this machine's file systems."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO
+
+import google_crc32c
+
+from cxr_embed.storage import whole_files
+from cxr_embed.storage.files import START_BYTES, Admit, Entry, FileTooLarge, StoredFile
+from cxr_embed.storage.globs import Glob, Progress, fixed_folder
+
+# Which folder this is, whatever leads to it.
+_Identity = tuple[int, int]
+
+
+def check_name(path: str) -> str | None:
+    """Any text is a local path."""
+    del path
+    return None
+
+
+def list_files(folder: str) -> Iterator[Entry]:
+    """Yields every file below `folder`; see `places.list_files`."""
+    for below, entries in _walk(folder):
+        for entry in entries:
+            yield Entry(f"{below}{entry.name}", _size(entry))
+
+
+def list_paths(folder: str) -> Iterator[str]:
+    """Yields the paths that `list_files` does, without asking for each file's size."""
+    for below, entries in _walk(folder):
+        yield from (f"{below}{entry.name}" for entry in entries)
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yields for each folder its path below the first one, up to the last slash, and its files.
+
+    `os.walk` leaves out what cannot be listed, and asks twice for what a listing has told.
+    """
+    seen: set[_Identity] = set()
+    waiting = [(folder, "")]
+    while waiting:
+        directory, below = waiting.pop()
+        try:
+            identity = _identity(directory)
+            if identity in seen:  # a link back up, or a second one to the same folder
+                continue
+            entries = _scan(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            if directory == folder:  # missing as a whole
+                return
+            raise
+        seen.add(identity)
+        files = []
+        for entry in entries:
+            if _is_folder(entry):
+                waiting.append((entry.path, f"{below}{entry.name}/"))
+            else:
+                files.append(entry)
+        yield below, files
+
+
+def _identity(folder: str) -> _Identity:
+    status = Path(folder).stat()
+    return status.st_dev, status.st_ino
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """Lists one folder whole.
+
+    Raises:
+        OSError: it cannot be listed; its `filename` is the folder.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        # An error half-way through a listing need not name the folder.
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), folder) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere: an error for whoever opens it
+        return False
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link that leads nowhere: an error for whoever opens it
+        return 0
+
+
+def matches(pattern: str) -> Iterator[tuple[str, str]]:
+    """Yields the files that a glob leads to; see `places.matches`."""
+    base = fixed_folder(pattern)
+    glob = Glob(pattern[len(base) :])
+    yield from _descend(base, glob, glob.start(), ())
+
+
+def _descend(
+    folder: str, glob: Glob, progress: Progress, above: tuple[_Identity, ...]
+) -> Iterator[tuple[str, str]]:
+    """Searches `folder`, which ends with a slash or is empty for the current one."""
+    if glob.is_match(progress):
+        for below in list_paths(folder or "."):
+            yield f"{folder}{below}", below
+    try:
+        identity = _identity(folder or ".")
+        names = _names(folder, glob, progress)
+    except (FileNotFoundError, NotADirectoryError):
+        if above:
+            raise
+        return
+    if identity in above:  # a link back up
+        return
+    for name, is_folder in names:
+        if not is_folder:
+            if glob.is_file(progress, name):
+                yield f"{folder}{name}", ""
+        elif after := glob.step(progress, name):
+            yield from _descend(f"{folder}{name}/", glob, after, (*above, identity))
+
+
+def _names(folder: str, glob: Glob, progress: Progress) -> list[tuple[str, bool]]:
+    """Returns the names that may match, and whether each is a folder."""
+    names = glob.next_names(progress)
+    if names is None:
+        return [(entry.name, _is_folder(entry)) for entry in _scan(folder or ".")]
+    found = []
+    # A folder whose files may be opened and not listed: enough where the pattern names them.
+    for name in names:
+        path = Path(f"{folder}{name}")
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        found.append((name, path.is_dir()))
+    return found
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    return Path(path).exists()
+
+
+def read_bytes(path: str) -> bytes:
+    """Reads a whole file, a pipe, too."""
+    return Path(path).read_bytes()
+
+
+def read_file(path: str, admit: Admit | None = None) -> StoredFile:
+    """Reads an ordinary file; see `places.read_file`."""
+    try:
+        # Without the flag, opening a pipe that has no writer waits for one.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a NUL, or what the file system's encoding cannot hold
+        raise OSError(errno.EINVAL, f"not a path: {error}", path) from error
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", path)
+        limit = None
+        if admit is not None:
+            limit = admit(file.read(START_BYTES))
+            file.seek(0)
+            if status.st_size > limit:
+                raise FileTooLarge(path, status.st_size, limit)
+        # The size is what the file had a moment ago, and some file systems give none.
+        pieces, size, wanted = [], 0, status.st_size + 1
+        while piece := file.read(wanted):
+            pieces.append(piece)
+            size += len(piece)
+            if limit is not None and size > limit:
+                raise FileTooLarge(path, None, limit)
+            wanted = max(status.st_size + 1 - size, START_BYTES)
+    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return StoredFile(data, f"{google_crc32c.value(data):08x}")
+
+
+def write_whole(path: str, data: bytes, *, replace: bool = True) -> None:
+    """Writes a file; see `places.write_whole`."""
+    del replace
+    whole_files.write_whole(path, data)
+
+
+def open_whole(path: str, *, replace: bool = True) -> AbstractContextManager[IO[bytes]]:
+    """Opens a file to be written; see `places.open_whole`."""
+    del replace
+    return whole_files.open_whole(path)
+
+
+def remove(path: str) -> None:
+    """Removes one file; one that is missing is fine."""
+    Path(path).unlink(missing_ok=True)
+
+
+def why_not_writable(folder: str) -> str | None:
+    """Returns why no file can be written below `folder`, without writing one; None if it can."""
+    nearest = Path(folder).absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        if nearest.is_symlink():
+            return f"{nearest} is a link to nowhere"
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        return f"{nearest} is not a folder"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"no permission to write in {nearest}"
+    return None

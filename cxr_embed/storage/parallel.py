@@ -1,0 +1,39 @@
+"""Many reads at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_READS_AT_A_TIME = 16
+
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
+
+
+def in_parallel(
+    function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]
+) -> Iterator[_Result]:
+    """Yields `function` of each argument, in order, several at a time.
+
+    For reads, whose waiting overlaps. Only a few results are held that have not been taken yet.
+    """
+    remaining = iter(arguments)
+    with ThreadPoolExecutor(_READS_AT_A_TIME) as pool:
+        waiting = deque(
+            pool.submit(function, each)
+            for each in itertools.islice(remaining, 2 * _READS_AT_A_TIME)
+        )
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(
+                    pool.submit(function, each) for each in itertools.islice(remaining, 1)
+                )
+                yield result
+        finally:
+            for each in waiting:
+                each.cancel()
