@@ -16,8 +16,12 @@ from buckets import FAULTS, BadLine, HugeBucket, contents, emulator, spoken_to
 from builders import make_dicom
 from running import arguments_of, command, run_here
 
-from cxr_embed import runs, sources, storage
+from cxr_embed import sources, storage
 from cxr_embed.cli import main, run
+from cxr_embed.elements import RECORD_SUFFIX
+from cxr_embed.outcomes import Failed
+from cxr_embed.runs.sink import files_of
+from cxr_embed.runs.tables import ShardWriter, merge
 from cxr_embed.storage import gcs, gcs_client
 
 COUNT = 500
@@ -51,7 +55,7 @@ def expected_records(undisturbed: Path) -> dict[str, bytes]:
 
 
 def records_in(folder: str) -> dict[str, bytes]:
-    return {k: v for k, v in contents(folder).items() if k.endswith(sources.RECORD_SUFFIX)}
+    return {k: v for k, v in contents(folder).items() if k.endswith(RECORD_SUFFIX)}
 
 
 def test_a_bad_line_loses_and_doubles_nothing(
@@ -69,7 +73,7 @@ def test_a_bad_line_loses_and_doubles_nothing(
     assert f"embedded       {COUNT}" in ran.out
     found = contents("gs://bucket/bad-line")
     expected = expected_records(undisturbed)
-    assert {k: v for k, v in found.items() if k.endswith(sources.RECORD_SUFFIX)} == expected
+    assert {k: v for k, v in found.items() if k.endswith(RECORD_SUFFIX)} == expected
     rows = next(v for k, v in found.items() if k.endswith("/embedded.csv")).decode().splitlines()
     assert len(rows) == len({row.split(",")[0] for row in rows}) == COUNT + 1
     assert len(found) == COUNT + 1 + 4  # the records, the config, three tables and a manifest
@@ -190,8 +194,10 @@ def test_a_child_process_gets_a_client_of_its_own(service: str) -> None:
 def test_run_tables_are_written_whole_over_a_bad_line(service: str) -> None:
     line = BadLine(service, share=0.5)
     with line.open() as address, spoken_to(address):
-        runs.write_lines(
-            "gs://bucket/t", "failures.csv", [f"{n},x,read,read_error,y\n".encode() for n in "ba"]
-        )
+        writer = ShardWriter("gs://bucket/t")
+        for name in "ba":
+            writer.add(Failed(name, "x" + name, "read_error", "y"))
+            writer.flush()
+        assert merge(files_of("gs://bucket/t")).failed == {"read_error": 2}
     text = storage.read_bytes("gs://bucket/t/failures.csv").decode()
-    assert text.splitlines()[1:] == ["a,x,read,read_error,y", "b,x,read,read_error,y"]
+    assert text.splitlines()[1:] == ["a,xa,read,read_error,y", "b,xb,read,read_error,y"]

@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.testing.util import assert_that, equal_to
 from buckets import BadLine, contents, spoken_to
-from builders import GRADIENT, make_dicom
+from builders import make_dicom
 from running import run_here
 
 from cxr_embed import records, storage
+from cxr_embed.pipeline import Embedding, WriteRecords
 from cxr_embed.storage import gcs, gcs_client
 
 
@@ -73,26 +76,41 @@ def test_writing_what_stands_leaves_it_alone(strict_service: str) -> None:
     assert after.generation == before.generation
 
 
-def test_a_bundle_that_is_walked_again_leaves_its_records_alone(
-    strict_service: str, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number in range(5):
-        data = make_dicom(np.roll(GRADIENT, 900 * number))
-        storage.write_whole(f"gs://bucket/again/{number}.dcm", data)
-    flags = {
-        "input_path": "gs://bucket/again", "output_path": "gs://bucket/again-out",
-        "model_path": tiny_model,
-    }  # fmt: skip
+def test_a_repeated_bundle_leaves_its_records_alone(strict_service: str) -> None:
+    embeddings = [Embedding(f"{n}", f"{n}.dcm", np.full(8, n, np.float32)) for n in range(5)]
 
     def generations() -> dict[str, int]:
-        blobs = gcs_client.client().list_blobs("bucket", prefix="again-out/")
-        return {blob.name: blob.generation for blob in blobs if "_runs/" not in blob.name}
+        blobs = gcs_client.client().list_blobs("bucket", prefix="again/")
+        return {blob.name: blob.generation for blob in blobs}
 
-    assert run_here(capsys, **flags).status == 0
+    def write() -> None:
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
+            written = pipeline | beam.Create(embeddings) | WriteRecords("gs://bucket/again")
+            count = written.embedded | beam.combiners.Count.Globally()
+            assert_that(count, equal_to([5]))
+
+    write()
     first = generations()
-    assert len(first) == 6
-    assert run_here(capsys, overwrite=True, **flags).status == 0
+    assert len(first) == 5
+    write()
     assert generations() == first
+
+
+def test_a_record_with_other_bytes_is_a_failure_unless_replaced(strict_service: str) -> None:
+    def write(value: float, outcome: str, **how: bool) -> None:
+        embedding = Embedding("1", "1.dcm", np.full(8, value, np.float32))
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
+            written = pipeline | beam.Create([embedding]) | WriteRecords("gs://bucket/other", **how)
+            ids = getattr(written, outcome) | beam.Map(lambda end: end.dicom_id)
+            assert_that(ids, equal_to(["1"]))
+
+    write(1.0, "embedded")
+    write(2.0, "failed")
+    kept = records.decode_record(storage.read_bytes("gs://bucket/other/1.tfrecord"))
+    assert kept.embedding[0] == 1.0
+    write(2.0, "embedded", replace=True)
+    kept = records.decode_record(storage.read_bytes("gs://bucket/other/1.tfrecord"))
+    assert kept.embedding[0] == 2.0
 
 
 def test_racing_workers_leave_one_whole_record(strict_service: str) -> None:

@@ -141,7 +141,7 @@ def test_a_worker_that_dies_amid_a_bundle_leaves_whole_records(
     flags = {"input_path": "gs://bucket/in", "output_path": output, "model_path": tiny_model}
     with BadLine(service, share=1.0, faults=("slow",)).open() as address:
         launcher = subprocess.Popen(
-            command(*ELSEWHERE, f"--environment_config={worker}", **flags),
+            command(*ELSEWHERE, f"--environment_config={worker}", decode_threads=1, **flags),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=os.environ | {"STORAGE_EMULATOR_HOST": address},
         )  # fmt: skip

@@ -170,7 +170,7 @@ def test_what_any_image_would_meet_fails_the_pipeline(paths: list[str], tmp_path
         embedding = Embedding("a", "a.dcm", np.zeros(4, np.float32))
         _ = pipeline | beam.Create([embedding]) | WriteRecords("/proc/nowhere")
 
-    with pytest.raises(Exception, match="/proc/nowhere/a[.]tfrecord: cannot be written"):
+    with pytest.raises(Exception, match=r"/proc/nowhere/a\.tfrecord: cannot be written"):
         run(build)
 
 
