@@ -106,8 +106,13 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
         _graph_tables(plan).flush()  # a bundle that failed has not stored its last rows
         if plan.checked:
             resume.write_checked(plan.folder, plan.checked)
-        if result.ended != "handed_over":
+        if result.handed_over:
+            result.counts["not_attempted"] = 0  # unknown here
+        else:
             merged = tables.merge(files_of(plan.folder))
+            if not merged.total and metrics is not None and not job.is_local:
+                # A service that keeps its workers' files elsewhere still counts.
+                merged = tables.Counts.from_counters(metrics.counters)
             result.counts = _counts(plan, merged)
             result.skipped, result.failed = merged.skipped, merged.failed
         write_manifest(plan.folder, make_manifest(plan, result, metrics, conditions))
@@ -278,14 +283,12 @@ def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
 def _follow(progress: Progress, counters: dict[str, int]) -> bool:
     """Takes over a remote job's counters; returns whether the job may go on."""
 
-    def total(prefix: str) -> int:
-        return sum(number for name, number in counters.items() if name.startswith(prefix))
-
+    found = tables.Counts.from_counters(counters)
     progress.set_counts(
         {
-            "embedded": counters.get("embedded", 0),
-            "skipped": total("skipped/"),
-            "failures": total("failed/"),
+            "embedded": found.embedded,
+            "skipped": sum(found.skipped.values()),
+            "failures": sum(found.failed.values()),
         }
     )
     return not progress.has_too_many_failures

@@ -173,6 +173,16 @@ class Counts:
     skipped: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def from_counters(cls, counters: dict[str, int]) -> Counts:
+        """Returns the counts that the graph's counters give; a repeated bundle counts twice."""
+
+        def by_reason(prefix: str) -> dict[str, int]:
+            names = sorted(name for name in counters if name.startswith(prefix))
+            return {name.removeprefix(prefix): counters[name] for name in names if counters[name]}
+
+        return cls(counters.get("embedded", 0), by_reason("skipped/"), by_reason("failed/"))
+
     @property
     def total(self) -> int:
         """Images that have an outcome."""

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr_embed import transforms
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import run
+from cxr_embed.pipeline import beam_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -102,7 +102,7 @@ def test_the_templates_parameters_are_flags() -> None:
 def test_presets_hold_only_flags_that_exist(preset: Path) -> None:
     values = run.make_flags()
     leftovers = cli_flags.parse(values, [f"--flagfile={preset}"])
-    assert transforms.check_beam_flags(leftovers) == "DataflowRunner"
+    assert beam_flags.check_beam_flags(leftovers) == "DataflowRunner"
     assert f"--device={values.device}" in preset.read_text()
     assert values.device == preset.stem.split("_")[1]
 

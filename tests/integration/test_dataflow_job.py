@@ -20,11 +20,11 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 from buckets import contents, emulator, google_machine, spoken_to
 from builders import make_dicom
-from cxr_embed.work_list import read_work_list, write_work_list
 from running import Ran, arguments_of
 
 from cxr_embed import sources, storage
 from cxr_embed.cli import main, run
+from cxr_embed.pipeline.listing import read_work_list, write_work_list
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 IMAGE = "us-central1-docker.pkg.dev/some-project/cxr-embed/any:1"
@@ -133,30 +133,37 @@ def stage_with(stages: list[translations.Stage], name: str) -> list[str]:
     return found
 
 
-def test_an_image_lives_in_one_stage(submission: Submission) -> None:
+def test_pixels_stay_in_the_stage_that_read_them(submission: Submission) -> None:
     steps = [t.unique_name for t in submission.graph.components.transforms.values()]
-    walk = [
-        name
-        for name in steps
-        if name.startswith("EmbedImages/") and "/Spread" not in name and "/Ends" not in name
-    ]
-    assert walk
-    stages = stages_of(submission.graph)
-    together = stage_with(stages, "EmbedImages/Embed")
-    embedding = {name.split("/")[1] for name in walk}
-    assert embedding <= {name.split("/")[1] for name in together if name.startswith("EmbedImages/")}
-    # Elements travel twice: references on their way in, lines of tables on their way out.
+    together = stage_with(stages_of(submission.graph), "Embed/Model/BeamML_RunInference")
+    for step in ("Read/Files", "Embed/Fit", "Write/Records", "Tables/Embedded", "Tables/NotRead"):
+        assert [name for name in steps if name.startswith(step)]
+        assert [name for name in together if name.startswith(step)], step
+    # Elements travel twice: references on their way in, and one word a bundle to the last step.
     shuffles = [
         t.unique_name
         for t in submission.graph.components.transforms.values()
         if t.spec.urn == common_urns.primitives.GROUP_BY_KEY.urn
     ]
-    spread, gather = (
-        [name for name in shuffles if word in name] for word in ("EmbedImages/Spread", "Gather")
-    )
-    assert len(spread) == len(gather) == 1
-    others = set(shuffles) - {*spread, *gather}
-    assert all(name.startswith(("Images/", "WriteRunTables/Tables")) for name in others), others
+    spread, stored = ([n for n in shuffles if word in n] for word in ("Spread/", "Tables/All"))
+    assert len(spread) == len(stored) == 1
+    others = set(shuffles) - {*spread, *stored}
+    assert all(name.startswith("List/") for name in others), others
+
+
+def test_between_the_list_and_the_tables_are_the_three_public_steps(submission: Submission) -> None:
+    steps = {
+        t.unique_name.partition("/")[0] for t in submission.graph.components.transforms.values()
+    }
+    assert {s for s in steps if s[:4] != "ref_"} == {
+        "",
+        "List",
+        "Spread",
+        "Read",
+        "Embed",
+        "Write",
+        "Tables",
+    }
 
 
 def pickled_modules(graph: beam_runner_api_pb2.Pipeline) -> set[str]:
@@ -174,7 +181,7 @@ def pickled_modules(graph: beam_runner_api_pb2.Pipeline) -> set[str]:
 
 def test_no_tensorflow_object_and_no_pixel_is_pickled(submission: Submission) -> None:
     words = pickled_modules(submission.graph)
-    assert "cxr_embed.transforms" in words  # by name: the worker imports it
+    assert "cxr_embed.pipeline.read" in words  # by name: the worker imports it
     assert not [word for word in words if word.startswith(("tensorflow.", "keras", "numpy", "cv2"))]
     assert len(submission.graph.SerializeToString()) < 200_000
 
