@@ -1,0 +1,273 @@
+"""What any image would meet ends the run at once, and is never written down as an image's fault."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import GRADIENT, make_dicom
+from running import Ran, command, manifest, records, run_apart, run_here, table
+
+from cxr_embed.runs.folder import runs_in
+from cxr_embed.runs.tables import read_table
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in")
+    for number in range(COUNT):
+        (folder / f"{number:03d}.dcm").write_bytes(make_dicom(np.roll(GRADIENT, 31 * number)))
+    return folder
+
+
+def save_model(folder: Path, body: Any) -> Path:
+    """Saves a model that takes 8 x 8 pixels and gives what `body` makes of them."""
+    import tensorflow as tf
+
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32)])
+        def __call__(self, image: Any) -> Any:
+            return body(tf.reshape(image, [-1, 64]))
+
+    model = Model()
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.__call__})
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that records fill: about 30 of 17 KB fit beside the reserved space."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", folder], check=False,
+        capture_output=True,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_its_tables(
+    images: Path, small_disk: Path, small_model: Path
+) -> None:
+    output = small_disk / "out"
+    ran = run_apart(input_path=images, output_path=output, model_path=small_model)
+    assert ran.status == 3
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("cxr-embed: ")]
+    assert "no space left" in line
+    assert "Traceback" not in ran.err
+    written = records(output)
+    assert 0 < len(written) < COUNT
+    assert {row["record"] for row in table(output, "embedded")} == set(written)
+    assert table(output, "failures") == []
+    counts = manifest(output)["counts"]
+    assert (counts["embedded"], counts["not_attempted"]) == (len(written), COUNT - len(written))
+    assert manifest(output)["ended"] == "machine_fault"
+
+
+def test_a_model_that_fails_on_everything_is_the_models_fault(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tensorflow as tf
+
+    def check(image: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_greater(image, 2.0)]):
+            return tf.identity(image)
+
+    model = save_model(tmp_path / "model", check)
+    output = tmp_path / "out"
+    ran = run_here(capsys, input_path=images, output_path=output, model_path=model)
+    assert ran.status == 3
+    assert "failed on 16 images in a row" in ran.err
+    assert len(table(output, "failures")) < 16
+    assert manifest(output)["counts"]["not_attempted"] > COUNT - 16
+
+
+def test_a_model_that_fails_on_some_costs_only_those(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tensorflow as tf
+
+    def check(image: Any) -> Any:
+        is_wanted = tf.debugging.assert_less(image[:, 0], 0.5)
+        with tf.control_dependencies([is_wanted]):
+            return tf.identity(image)
+
+    model = save_model(tmp_path / "model", check)
+    output = tmp_path / "out"
+    ran = run_here(capsys, input_path=images, output_path=output, model_path=model, batch_size=8)
+    assert ran.status == 1
+    failures = table(output, "failures")
+    assert {row["reason"] for row in failures} == {"model_error"}
+    assert "InvalidArgumentError" in failures[0]["detail"]
+    assert 0 < len(failures) < COUNT
+    assert len(records(output)) == COUNT - len(failures)
+
+
+def test_no_file_handles_left_is_no_images_fault(images: Path, tmp_path: Path) -> None:
+    """The limit is lowered once the run goes on."""
+    program = (
+        "import resource, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from cxr_embed.cli import main, run\n"
+        "def lower():\n"
+        "    while not list(Path(sys.argv[1]).glob('*.tfrecord')): time.sleep(0.001)\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))\n"
+        "threading.Thread(target=lower, daemon=True).start()\n"
+        "sys.exit(main.guarded(run.main, sys.argv[2:]))\n"
+    )
+    model = save_model(tmp_path / "model", lambda image: image)
+    many = tmp_path / "many"
+    shutil.copytree(images, many)
+    for number in range(2000):
+        os.link(many / "000.dcm", many / f"more{number}.dcm")
+    output = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", program, output, f"--input_path={many}", f"--output_path={output}",
+         f"--model_path={model}"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "no file handles left" in done.stderr
+    (run,) = runs_in(str(output))
+    assert list(read_table(run, "failures")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_permission_lost_on_the_output_ends_the_run(tmp_path: Path) -> None:
+    """A user other than root, whose output turns read-only once the first records are there."""
+    folder = tmp_path / "work"
+    shutil.copytree(save_model(tmp_path / "model", lambda image: image), folder / "model")
+    (folder / "in").mkdir()
+    for number in range(3000):
+        path = folder / f"in/{number}.dcm"
+        path.write_bytes(make_dicom()) if not number else os.link(folder / "in/0.dcm", path)
+    program = (
+        "import os, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from cxr_embed.cli import main, run\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "def lose():\n"
+        "    while not list(Path('out').glob('*.tfrecord')): time.sleep(0.001)\n"
+        "    Path('out').chmod(0o500)\n"
+        "threading.Thread(target=lose, daemon=True).start()\n"
+        "sys.exit(main.guarded(run.main, sys.argv[1:]))\n"
+    )
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 65534, 65534)
+    for parent in folder.parents:
+        if parent.stat().st_uid == 0 and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--input_path=in", "--output_path=out",
+         "--model_path=model"],
+        capture_output=True, text=True, check=False, timeout=120, cwd=folder,
+        env=os.environ | {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "cannot be written: Permission denied" in done.stderr
+    assert table(folder / "out", "failures") == []
+    assert 0 < len(table(folder / "out", "embedded")) < 3000
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_with_its_tables(
+    images: Path, tmp_path: Path, small_model: Path, sign: signal.Signals
+) -> None:
+    output = tmp_path / "out"
+    with subprocess.Popen(
+        command(input_path=images, output_path=output, model_path=small_model),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while len(list(output.glob("*.tfrecord"))) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.send_signal(sign)
+        _, err = process.communicate()
+    assert process.returncode == 3
+    assert "run the same command again to go on" in err
+    assert {row["record"] for row in table(output, "embedded")} == set(records(output))
+    assert manifest(output)["ended"] == "interrupted"
+
+
+def run_on_workers(capsys: pytest.CaptureFixture[str], *worker: str, **flags: Any) -> Ran:
+    started = f"exec {sys.executable} {' '.join(worker)}"
+    return run_here(
+        capsys, "--runner=PortableRunner", "--job_endpoint=embed",
+        "--environment_type=beam:env:harness_subprocess_python:v1",
+        f"--environment_config={started}", **flags,
+    )  # fmt: skip
+
+
+def test_max_failures_stops_a_run_on_workers_too(
+    images: Path, tmp_path: Path, small_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "in"
+    shutil.copytree(images, mixed)
+    for number in range(300):
+        (mixed / f"bad{number}.dcm").write_bytes(b"rubbish")
+    output = tmp_path / "out"
+    ran = run_on_workers(
+        capsys, "-m", "apache_beam.runners.worker.sdk_worker_main", input_path=mixed,
+        output_path=output, model_path=small_model, max_failures=5,
+    )  # fmt: skip
+    assert ran.status == 1, ran.err
+    assert "more images failed than --max_failures allows" in ran.err
+    counts = manifest(output)["counts"]
+    assert 5 < counts["failed"]["not_an_image"] < 300
+    assert counts["not_attempted"] > 0
+
+
+def test_a_worker_with_other_software_stops_before_it_writes(
+    images: Path, tmp_path: Path, small_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker says that its Pillow is another one, as an old image's would."""
+    old = tmp_path / "old_worker.py"
+    old.write_text(
+        "import importlib.metadata as m\n"
+        "real = m.version\n"
+        "m.version = lambda name: '1.0' if name == 'pillow' else real(name)\n"
+        "from apache_beam.runners.worker import sdk_worker_main\n"
+        "import sys; sdk_worker_main.main(sys.argv)\n"
+    )
+    output = tmp_path / "out"
+    ran = run_on_workers(
+        capsys, str(old), input_path=images, output_path=output, model_path=small_model
+    )
+    assert ran.status == 3, ran.err
+    assert "this worker has other software than the launcher (decoders.pillow)" in ran.err
+    assert records(output) == {}
+
+
+def test_a_worker_with_another_model_stops_before_it_writes(
+    images: Path, tmp_path: Path, small_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's file changes between launch and workers, as two copies of it could differ."""
+    model = tmp_path / "model"
+    shutil.copytree(small_model, model)
+    swap = tmp_path / "worker.py"
+    (weights,) = (model / "variables").glob("*.data-*")
+    swap.write_text(
+        f"data = open({str(weights)!r}, 'r+b'); data.seek(-4, 2); data.write(b'1234'); data.close()\n"
+        "from apache_beam.runners.worker import sdk_worker_main\n"
+        "import sys; sdk_worker_main.main(sys.argv)\n"
+    )
+    output = tmp_path / "out"
+    ran = run_on_workers(capsys, str(swap), input_path=images, output_path=output, model_path=model)
+    assert ran.status == 3, ran.err
+    assert "is another one than the run was started with" in ran.err
+    assert records(output) == {}
