@@ -84,7 +84,8 @@ def _search(
         raise UsageError(f"--input_path {input_path} does not exist")
     fixed = globs.fixed_folder(input_path)
     paths = sorted(set(_matches(input_path)))
-    found = list(_inputs((path.removeprefix(fixed) for path in paths), fixed or ".", output_path))
+    matches = (path.removeprefix(fixed) for path in paths)
+    found = _inputs(matches, fixed or ".", output_path, hidden_too=True)
     return [f"{fixed}{path}" for path in found], str(Path(fixed)), False
 
 
@@ -96,7 +97,7 @@ def _search_bucket(
     if globs.has_magic(input_path):
         fixed = globs.fixed_folder(input_path)
         matches = (path.removeprefix(fixed) for path in _matches(input_path))
-        below = _inputs(matches, fixed.rstrip("/"), output_path)
+        below = _inputs(matches, fixed.rstrip("/"), output_path, hidden_too=True)
         return _first((f"{fixed}{path}" for path in below), limit), None, False
     below = _inputs(storage.list_paths(folder), folder, output_path)
     if found := _first((f"{folder}/{path}" for path in below), limit):
@@ -114,20 +115,23 @@ def _matches(pattern: str) -> Iterator[str]:
     return (path for path, below in storage.matches(pattern) if not _is_hidden(below))
 
 
-def _inputs(paths: Iterable[str], folder: str, output_path: str | None) -> Iterator[str]:
+def _inputs(
+    paths: Iterable[str], folder: str, output_path: str | None, *, hidden_too: bool = False
+) -> Iterator[str]:
     """Leaves out what cannot be an image, and the outputs of this program.
 
     Args:
         paths: below `folder`, sorted.
         folder: that is searched.
         output_path: of the run, left out as a whole where it lies inside.
+        hidden_too: whether hidden files are wanted: a glob may name them.
     """
     inside = _relative_inside(output_path, folder)
     own = _OwnFiles(has_output_here=inside == "")
     for path in paths:
         if inside and path.startswith(inside):
             continue
-        if not own.is_own(path) and _may_be_image(path):
+        if not own.is_own(path) and _may_be_image(path) and (hidden_too or not _is_hidden(path)):
             yield path
 
 
@@ -173,9 +177,9 @@ def _relative_inside(output_path: str | None, folder: str) -> str | None:
 
 
 def _may_be_image(path: str) -> bool:
-    """Leaves out hidden files and folders, DICOMDIR, and records."""
+    """Leaves out DICOMDIR and records."""
     name = path.rpartition("/")[2]
-    return not (_is_hidden(path) or name == _DICOM_DIRECTORY or name.endswith(RECORD_SUFFIX))
+    return name != _DICOM_DIRECTORY and not name.endswith(RECORD_SUFFIX)
 
 
 def _is_hidden(path: str) -> bool:

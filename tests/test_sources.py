@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
 import pytest
 from builders import make_dicom
 
-from cxr_embed.elements import dicom_id_of
+from cxr_embed import storage
 from cxr_embed.errors import UsageError
+from cxr_embed.elements import dicom_id_of as dicom_id
 from cxr_embed.sources import find_images
 
 
@@ -45,7 +47,7 @@ def found(folder: Path, *arguments: object, **options: object) -> list[str]:
     ],
 )
 def test_dicom_id_is_the_name_without_a_known_extension(name: str, expected: str) -> None:
-    assert dicom_id_of(name) == expected
+    assert dicom_id(name) == expected
 
 
 class TestSearch:
@@ -65,6 +67,22 @@ class TestSearch:
         touch(tmp_path, "a.dcm", ".DS_Store", ".git/x", "DICOMDIR", "a.tfrecord")
         touch(tmp_path, "_embedding_config.json", "_runs/1/failures.csv", "._b.dcm", "p/.q/c.dcm")
         assert found(tmp_path) == ["a.dcm"]
+
+    def test_only_this_programs_run_folders_are_left_out(self, tmp_path: Path) -> None:
+        touch(tmp_path, "_runs/mine.dcm", "a/_runs/x/y.dcm", "a/my_runs/z.dcm")
+        touch(tmp_path, "out/_embedding_config.json", "out/_runs/1/drawn.png", "out/b.dcm")
+        expected = ["_runs/mine.dcm", "a/_runs/x/y.dcm", "a/my_runs/z.dcm", "out/b.dcm"]
+        assert found(tmp_path) == expected
+        assert found(tmp_path, output_path="elsewhere") == expected
+        globbed = find_images(f"{tmp_path}/**")
+        assert [os.path.relpath(ref.path, tmp_path) for ref in globbed] == expected
+        # An output whose config is not written yet is known by its flag.
+        assert found(tmp_path, output_path=str(tmp_path)) == expected[1:]
+
+    def test_a_glob_does_not_lead_into_the_output(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.dcm", "out/picture.png", "DICOMDIR")
+        refs = find_images(f"{tmp_path}/**", output_path=str(tmp_path / "out"))
+        assert [ref.dicom_id for ref in refs] == ["a"]
 
     def test_an_output_inside_the_input_is_left_out(self, tmp_path: Path) -> None:
         touch(tmp_path, "a.dcm", "out/picture.png")
@@ -131,6 +149,46 @@ class TestList:
         with pytest.raises(UsageError, match="no image found"):
             find_images(None, str(tmp_path / "empty.txt"))
 
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            (b"b\0.dcm", "line 2 holds a NUL"),
+            (b"b\xe9.dcm", "line 2 is not UTF-8"),
+            (b"s3://bucket/b.dcm", "line 2 s3://bucket/b.dcm: s3:// is not supported"),
+            (b"gs://user:secret@bucket/b.dcm", "line 2: this gs:// address holds a user name"),
+        ],
+    )
+    def test_a_line_that_cannot_be_a_path_is_named_by_its_number(
+        self, tmp_path: Path, line: bytes, problem: str
+    ) -> None:
+        listing = tmp_path / "list.txt"
+        listing.write_bytes(b"a-rather-long-name/a.dcm\n" + line + b"\nc.dcm\n")
+        with pytest.raises(UsageError) as raised:
+            find_images(None, str(listing))
+        assert f"--input_list {listing}, {problem}" in str(raised.value)
+        assert "secret" not in str(raised.value)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+    def test_utf_16_is_called_that(self, tmp_path: Path, encoding: str) -> None:
+        (tmp_path / "list.txt").write_bytes("a.dcm\r\nb.dcm\r\n".encode(encoding))
+        with pytest.raises(UsageError, match="is UTF-16: save it as UTF-8"):
+            find_images(None, str(tmp_path / "list.txt"))
+
+    def test_a_bucket_that_cannot_exist_is_one_images_fault(self, tmp_path: Path) -> None:
+        (tmp_path / "list.txt").write_text("gs://Bad_Bucket!/a.dcm\n/data/b.dcm\n")
+        refs = find_images(None, str(tmp_path / "list.txt"))
+        assert [ref.dicom_id for ref in refs] == ["b", "a"]
+
+
+class TestWhatCannotBeAPlace:
+    @pytest.mark.parametrize("path", ["a\0b", "s3://bucket/x", "gs://user:x@bucket", "gs://B!/x"])
+    @pytest.mark.parametrize("flag", ["input_path", "input_list", "output_path"])
+    def test_it_is_refused_by_its_flag(self, tmp_path: Path, flag: str, path: str) -> None:
+        touch(tmp_path, "a.dcm")
+        flags = {"input_path": str(tmp_path), flag: path}
+        with pytest.raises(UsageError, match=f"^--{flag}"):
+            find_images(**flags)  # type: ignore[arg-type]
+
 
 class TestRecords:
     def test_flat(self, tmp_path: Path) -> None:
@@ -163,3 +221,26 @@ class TestRecords:
         touch(tmp_path, "x.dcm", "x.png")
         with pytest.raises(UsageError, match="rename one of them"):
             find_images(str(tmp_path), layout="mirror")
+
+    def test_files_that_are_no_images_collide_with_nothing(self, tmp_path: Path) -> None:
+        touch(tmp_path, "s1/notes.txt", "s2/notes.txt", "s1/x.dcm", "s2/y.dcm")
+        for folder in ("s1", "s2"):
+            (tmp_path / folder / "table.csv.gz").write_bytes(gzip.compress(b"a,b"))
+        assert len(find_images(str(tmp_path))) == 6
+
+    def test_images_collide_whatever_they_are_called(self, tmp_path: Path) -> None:
+        touch(tmp_path, "s1/odd.txt")
+        for folder in ("s2", "s3"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "odd.txt").write_bytes(make_dicom())
+        with pytest.raises(UsageError, match=r"s2/odd.txt and .*s3/odd.txt"):
+            find_images(str(tmp_path))
+
+    def test_only_colliding_files_of_other_kinds_are_opened(self, tmp_path: Path) -> None:
+        touch(tmp_path, "a.dcm", "s1/a.txt", "s2/b.txt", "s1/x.txt", "s2/x.txt", "s2/c.dcm")
+        opened: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            read = storage.read_start
+            patch.setattr(storage, "read_start", lambda path: opened.append(path) or read(path))
+            find_images(str(tmp_path))
+        assert [os.path.relpath(path, tmp_path) for path in opened] == ["s1/x.txt", "s2/x.txt"]
