@@ -10,8 +10,8 @@ import pytest
 from builders import make_dicom
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError
 from cxr_embed.elements import dicom_id_of as dicom_id
+from cxr_embed.errors import UsageError
 from cxr_embed.sources import find_images
 
 

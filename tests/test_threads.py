@@ -1,31 +1,42 @@
-"""How many threads a run takes where nobody says."""
+"""How many threads read images where the user leaves it open."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from cxr_embed.threads import Threads, choose
+from cxr_embed.threads import reading_threads, usable_cores
 
 
 @pytest.mark.parametrize(
-    ("device", "batch_size", "is_remote", "expected"),
+    ("device", "is_remote", "expected"),
     [
-        ("cpu", 1, False, Threads(decode=5, walks=5)),
-        ("cpu", 1, True, Threads(decode=13, walks=13)),
-        ("cpu", 8, False, Threads(decode=5, walks=3)),
-        ("gpu", 16, False, Threads(decode=8, walks=3)),
-        ("gpu", 16, True, Threads(decode=16, walks=3)),
-        ("a hosted endpoint", 8, False, Threads(decode=8, walks=3)),
+        ("cpu", False, 5),
+        ("cpu", True, 13),
+        ("gpu", False, 8),
+        ("gpu", True, 16),
+        ("3 x tpu", False, 8),
+        ("a hosted endpoint", False, 8),
     ],
 )
-def test_they_follow_from_cores_device_batch_and_place(
-    device: str, batch_size: int, is_remote: bool, expected: Threads
+def test_they_follow_from_cores_device_and_place(
+    device: str, is_remote: bool, expected: int
 ) -> None:
-    chosen = choose(0, batch_size=batch_size, device=device, is_remote=is_remote, cores=4)
-    assert chosen == expected
+    assert reading_threads(0, device=device, is_remote=is_remote, cores=4) == expected
 
 
-@pytest.mark.parametrize(("batch_size", "walks"), [(1, 2), (16, 3)])
-def test_what_the_user_says_holds(batch_size: int, walks: int) -> None:
-    chosen = choose(2, batch_size=batch_size, device="gpu", is_remote=True, cores=4)
-    assert chosen == Threads(decode=2, walks=walks)
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_the_users_number_is_taken_as_it_is(is_remote: bool) -> None:
+    assert reading_threads(2, device="gpu", is_remote=is_remote, cores=4) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such limits here")
+def test_only_cores_that_this_process_may_use_count() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1
+        assert reading_threads(0, device="cpu", is_remote=False) == 2
+    finally:
+        os.sched_setaffinity(0, before)

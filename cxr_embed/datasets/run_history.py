@@ -14,7 +14,7 @@ import numpy as np
 from cxr_embed import storage
 from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.runs.folder import RunFiles, read_manifest, runs_in
-from cxr_embed.runs.tables import read_table
+from cxr_embed.runs.tables import TABLES, read_table
 
 _KIND_OF_TABLE = {"embedded": "embedded", "failures": "failed", "skipped": "skipped"}
 
@@ -100,7 +100,8 @@ def read_ends(runs: list[Run]) -> Ends:
     """Reads the tables of all runs; a later run's row of an image replaces an earlier one."""
     ends = Ends()
     for run in runs:
-        for table, kind in _KIND_OF_TABLE.items():
+        for table in TABLES:  # in order of precedence, as merging keeps it
+            kind = _KIND_OF_TABLE[table]
             if f"{table}.csv" not in run.files.names and not run.files.shards:
                 ends.damaged_tables += 1
                 continue

@@ -115,6 +115,8 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
                 merged = tables.Counts.from_counters(metrics.counters)
             result.counts = _counts(plan, merged)
             result.skipped, result.failed = merged.skipped, merged.failed
+            if 0 < job.max_failures < sum(merged.failed.values()) and result.error is not None:
+                result.ended = "max_failures"  # workers elsewhere stopped the run
         write_manifest(plan.folder, make_manifest(plan, result, metrics, conditions))
     except (OSError, MachineFault) as error:
         if result.error is not None:  # the same fault ended the run, and says more
@@ -282,7 +284,6 @@ def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
 
 def _follow(progress: Progress, counters: dict[str, int]) -> bool:
     """Takes over a remote job's counters; returns whether the job may go on."""
-
     found = tables.Counts.from_counters(counters)
     progress.set_counts(
         {

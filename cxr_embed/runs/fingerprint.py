@@ -86,10 +86,14 @@ def package_version(name: str) -> str:
 def require_same_software(expected: Fingerprint) -> None:
     """Stops a worker whose packages would give other numbers than the launcher's.
 
+    A decoder that only one of them has counts, too: the output would not record which decoder made
+    a record, or an image would fail on one worker and not on another.
+
     Raises:
         MachineFault: they differ; the message names the keys.
     """
-    changed = differences(expected, expected | _software(expected["engine"]))
+    here = expected | _software(expected["engine"])
+    changed = differences(expected, here, absent_matters=True)
     if changed:
         raise MachineFault(
             f"this worker has other software than the launcher ({', '.join(changed)}): install "
@@ -97,17 +101,22 @@ def require_same_software(expected: Fingerprint) -> None:
         )
 
 
-def differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+def differences(old: Fingerprint, new: Fingerprint, *, absent_matters: bool = False) -> list[str]:
     """Returns the keys in which two fingerprints differ, nested ones as `decoders.pillow`.
 
-    A decoder that only one of them has changes no number: without it, its images fail.
+    Args:
+        old: one of them.
+        new: the other.
+        absent_matters: whether a package that only one of them has is a difference. Between two
+            runs it changes no number: without a decoder, its images fail.
     """
     found = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += [f"{key}.{inner}" for inner in differences(before, after)]
-        elif before != after and ABSENT not in (before, after):
+            inside = differences(before, after, absent_matters=absent_matters)
+            found += [f"{key}.{inner}" for inner in inside]
+        elif before != after and (absent_matters or ABSENT not in (before, after)):
             found.append(key)
     return found
 

@@ -13,6 +13,7 @@ from cxr_embed.runs import resume
 from cxr_embed.runs.fingerprint import (
     Fingerprint,
     OutputConfig,
+    differences,
     make_fingerprint,
     merged,
     read_output_config,
@@ -114,16 +115,13 @@ def make_plan(job: Job, log: Log) -> Plan:
     done = resume.find_done(job.output_path, job.refs, found, size)
     if not job.moved_inputs:
         resume.require_own_records(job.output_path, done)
+    is_same = old is not None and not differences(old.fingerprint, fingerprint)
+    config = merged(old.fingerprint, fingerprint) if old and is_same else fingerprint
     if job.overwrite:
         replace = resume.records_to_replace(job.output_path, old, fingerprint, found, job.refs)
-        keep = old is not None and not replace
-        return Plan(
-            job, job.refs, replace, found.temporary, fingerprint,
-            merged(old.fingerprint, fingerprint) if keep and old else fingerprint,
-        )  # fmt: skip
+        return Plan(job, job.refs, replace, found.temporary, fingerprint, config)
     _log_done(done, log)
     todo = [ref for ref in job.refs if ref.record not in done.records]
-    config = merged(old.fingerprint, fingerprint) if old else fingerprint
     return Plan(job, todo, [], found.temporary, fingerprint, config, size, done.checked)
 
 

@@ -16,9 +16,15 @@ from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef
 from cxr_embed.errors import UsageError
 from cxr_embed.file_state import file_state
 from cxr_embed.records import BadRecord, decode_record
+<<<<<<< HEAD
 from cxr_embed.runs.fingerprint import Fingerprint, OutputConfig, differences
 from cxr_embed.runs.folder import RunFiles, runs_in
 from cxr_embed.runs.tables import read_table
+=======
+from cxr_embed.runs.fingerprint import CONFIG_NAME, Fingerprint, OutputConfig, differences
+from cxr_embed.runs.folder import RUNS_FOLDER, RunFiles, runs_in
+from cxr_embed.runs.tables import csv_line, read_table
+>>>>>>> runs-tests
 
 # In a run's folder: records that the run found in the output and had to read.
 CHECKED = "checked.csv"
@@ -104,7 +110,7 @@ def known_records(runs: Iterable[RunFiles]) -> dict[str, KnownRecord]:
         try:
             for row in read_table(run, "embedded"):
                 note = KnownRecord(row["path"], row.get("floats", ""), row.get("file_state", ""))
-                known[row["record"]] = note
+                known[row.get("record", "")] = note
             if CHECKED in run.names:
                 text = storage.read_bytes(storage.join(run.folder, CHECKED))
                 rows = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
@@ -116,10 +122,8 @@ def known_records(runs: Iterable[RunFiles]) -> dict[str, KnownRecord]:
 
 def write_checked(run_folder: str, checked: Mapping[str, KnownRecord]) -> None:
     """Notes records that had to be read, so that the next run need not read them."""
-    buffer = io.StringIO()
-    rows = ([record, *note] for record, note in sorted(checked.items()))
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    data = buffer.getvalue().encode("utf-8", "surrogateescape")
+    text = "".join(csv_line([record, *note]) for record, note in sorted(checked.items()))
+    data = text.encode("utf-8", "surrogateescape")
     storage.write_whole(storage.join(run_folder, CHECKED), data)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import os
 import sqlite3
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed import storage
+from cxr_embed.errors import MachineFault, one_line
 from cxr_embed.faults import machine_fault
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Stage
 from cxr_embed.runs.folder import SHARDS_FOLDER, RunFiles, run_folder
@@ -121,14 +123,14 @@ class ShardWriter:
             else:
                 _append(path, data)
         except OSError as error:
-            if fault := machine_fault(error, Stage.WRITE, path):
-                raise fault from error
-            raise
+            # Not even a bad name is an image's fault here: shards are named after none.
+            fault = machine_fault(error, Stage.WRITE, path)
+            raise fault or MachineFault(f"{path}: cannot be written: {one_line(error)}") from error
         self._waiting.clear()
 
 
 def _append(path: str, data: bytes) -> None:
-    """Appends to a local file, so that it outlives a loss of power."""
+    """Appends to a local file, all or nothing, so that it outlives a loss of power."""
     for attempt in range(2):
         try:
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -138,10 +140,16 @@ def _append(path: str, data: bytes) -> None:
                 raise
             Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-        os.fsync(handle)
+        size = os.fstat(handle).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)
+        except OSError:
+            # A full disk takes a part. What is appended next must not continue half a line.
+            os.ftruncate(handle, size)
+            raise
     finally:
         os.close(handle)
 
@@ -195,8 +203,21 @@ def merge(files: RunFiles) -> Counts:
     All tables are written, empty ones too. It may be repeated, after an error too.
 
     Raises:
-        OSError: a shard cannot be read, or a table cannot be written.
+        OSError: a shard cannot be read, a table cannot be written, or there is no room to sort.
     """
+    try:
+        counts = _write_tables(files)
+    except (sqlite3.Error, csv.Error) as error:
+        raise OSError(f"the rows cannot be sorted: {one_line(error)}") from error
+    for shard in files.shards:
+        storage.remove(shard)
+    if not storage.is_remote(files.folder):
+        with contextlib.suppress(OSError):
+            Path(files.folder, SHARDS_FOLDER).rmdir()
+    return counts
+
+
+def _write_tables(files: RunFiles) -> Counts:
     with contextlib.closing(sqlite3.connect("")) as database:
         database.execute(
             "CREATE TABLE outcomes "
@@ -217,21 +238,15 @@ def merge(files: RunFiles) -> Counts:
                 file.write(_csv_line(TABLES[table]))
                 for (line,) in lines:
                     file.write(line)
-        counts = _counts(database)
-    for shard in files.shards:
-        storage.remove(shard)
-    if not storage.is_remote(files.folder):
-        with contextlib.suppress(OSError):
-            Path(files.folder, SHARDS_FOLDER).rmdir()
-    return counts
+        return _counts(database)
 
 
 def _ranked_rows(files: RunFiles) -> Iterator[tuple[bytes, int, str, bytes]]:
-    for rank, table in enumerate(TABLES):
-        columns = TABLES[table]
-        for row in read_table(files, table):
-            line = _csv_line(row.get(column, "") for column in columns)
-            yield _bytes(row["path"]), rank, row.get("reason", ""), line
+    ranks = {table: rank for rank, table in enumerate(TABLES)}
+    merged = ((table, row) for table in TABLES for row in _merged_rows(files, table))
+    for table, row in itertools.chain(merged, _shard_rows(files)):
+        line = _csv_line(row.get(column, "") for column in TABLES[table])
+        yield _bytes(row["path"]), ranks[table], row.get("reason", ""), line
 
 
 def _counts(database: sqlite3.Connection) -> Counts:
@@ -247,6 +262,14 @@ def _counts(database: sqlite3.Connection) -> Counts:
     return counts
 
 
+def csv_line(row: Iterable[Any]) -> str:
+    """Returns cells as one line of CSV, with its end."""
+    buffer = io.StringIO()
+    # Python 3.11 quotes a name with a carriage return only where one ends lines, too.
+    csv.writer(buffer, lineterminator="\r\n").writerow(row)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
 def read_table(files: RunFiles, table: str) -> Iterator[Row]:
     """Yields a table's rows: those of the merged table, and those of shards beside it.
 
@@ -255,15 +278,24 @@ def read_table(files: RunFiles, table: str) -> Iterator[Row]:
     Raises:
         OSError: a file cannot be read.
     """
+    yield from _merged_rows(files, table)
+    yield from (row for kind, row in _shard_rows(files) if kind == table)
+
+
+def _merged_rows(files: RunFiles, table: str) -> Iterator[Row]:
     if f"{table}.csv" in files.names:
         for row in csv.DictReader(_lines(storage.join(files.folder, f"{table}.csv"))):
             if row.get("path") and None not in row and None not in row.values():
                 yield row
-    columns = TABLES[table]
+
+
+def _shard_rows(files: RunFiles) -> Iterator[tuple[str, Row]]:
+    """Yields the rows of all shards, each with its table; each shard is read once."""
     for shard in files.shards:
-        for cells in csv.reader(_lines(shard)):
-            if cells and cells[0] == table and len(cells) == len(columns) + 1:
-                yield dict(zip(columns, cells[1:], strict=True))
+        for table, *cells in filter(None, csv.reader(_lines(shard))):
+            columns = TABLES.get(table, ())
+            if columns and len(cells) == len(columns):
+                yield table, dict(zip(columns, cells, strict=True))
 
 
 def _lines(path: str) -> Iterator[str]:
@@ -276,9 +308,7 @@ def _lines(path: str) -> Iterator[str]:
 
 
 def _csv_line(row: Iterable[Any]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(row)
-    return _bytes(buffer.getvalue())
+    return _bytes(csv_line(row))
 
 
 def _bytes(text: str) -> bytes:

@@ -200,17 +200,6 @@ def test_the_content_id_covers_all_stages(published: Path, tmp_path: Path) -> No
     assert models.content_id(settings) == before
 
 
-def test_one_image_costs_no_other_its_embedding() -> None:
-    class Fussy:
-        def embed(self, images: list[int]) -> np.ndarray:
-            if 13 in images:
-                raise ValueError("unlucky")
-            return np.array([[image] for image in images], np.float32)
-
-    results = models.embed_each(Fussy(), [1, 13, 3])  # type: ignore[arg-type]
-    assert [isinstance(r, Exception) or float(r[0]) for r in results] == [1, True, 3]
-
-
 def test_a_run_with_a_ready_config(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,11 +142,6 @@ def test_what_is_no_saved_model(tmp_path: Path, content: bytes | None) -> None:
         models.load(ModelSettings(str(tmp_path / "nowhere")))
 
 
-def test_threads_share_one_model(make_model: Maker) -> None:
-    settings = ModelSettings(make_model())
-    assert models.shared(settings) is models.shared(settings)
-
-
 def test_the_content_hash_is_of_the_numbers_not_of_the_copy(make_model: Maker) -> None:
     one, other = make_model(name="one"), make_model(size=6, name="other")
     before = models.content_hash(one)
