@@ -48,8 +48,7 @@ format: $(INSTALLED) ## rewrites the code in the house's format
 bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	PYTHONPATH=scripts $(BIN)/python benchmarks/reading.py --write
-	$(BIN)/python benchmarks/inference_step.py --write
-	for name in pipeline_tax overlap originals_shape scale start_up record_writing; do PYTHONPATH=scripts $(BIN)/python benchmarks/$$name.py --write || exit 1; done
+	for name in pipeline_tax overlap originals_shape scale start_up worker record_writing; do PYTHONPATH=scripts $(BIN)/python benchmarks/$$name.py --write || exit 1; done
 	PYTHONPATH=scripts $(BIN)/python benchmarks/pipeline_tax.py --model reference --write
 	$(BIN)/python benchmarks/heads.py --part epoch --write
 	$(BIN)/python benchmarks/heads.py --part head --write

@@ -31,6 +31,7 @@ from results import write_section
 from workload import full_size_dicoms, run_job_here
 
 from cxr_embed import models, sources
+from cxr_embed.elements import ImageRef
 from cxr_embed.models.export import export_model
 
 SIZE = 224
@@ -72,7 +73,7 @@ def _bytes(value: bytes) -> Any:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
 
-def _original(refs: list[sources.ImageRef], output: Path, model: Path) -> float:
+def _original(refs: list[ImageRef], output: Path, model: Path) -> float:
     pipeline = beam.Pipeline(runner="FnApiRunner")
     paths = pipeline | beam.Create([ref.path for ref in refs])
     _ = paths | beam.ParDo(_EmbedOne(str(model), str(output)))

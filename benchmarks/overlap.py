@@ -27,8 +27,10 @@ from results import write_section
 from workload import full_size_dicoms, run_job_here
 
 from cxr_embed import models, sources, storage, threads
+from cxr_embed.elements import ImageRef
 from cxr_embed.fit import ModelInput, fit_image
 from cxr_embed.image_files import read_image
+from cxr_embed.models import sharing
 from cxr_embed.radiograph import Radiograph
 
 SECONDS_AN_IMAGE = 0.020
@@ -52,7 +54,7 @@ class StandIn:
         return np.stack([np.full(4096, image[237, 237, 0]) for image in images])
 
 
-def _decode_seconds(refs: Sequence[sources.ImageRef], model: StandIn) -> float:
+def _decode_seconds(refs: Sequence[ImageRef], model: StandIn) -> float:
     """Seconds an image on one thread, the median."""
     times = []
     for ref in refs:
@@ -65,11 +67,9 @@ def _decode_seconds(refs: Sequence[sources.ImageRef], model: StandIn) -> float:
 def _measure(folder: Path, syntax: str, batch_size: int, rounds: int) -> str:
     count, cores = IMAGES[syntax], threads.usable_cores()
     refs = sources.find_images(str(full_size_dicoms(folder / syntax, count, syntax)))
-    # The job asks this process for the model of these settings, and finds the stand-in.
-    settings = models.ModelSettings("a stand-in accelerator")
     model = StandIn()
-    models._shared.clear()
-    models._shared[settings] = model  # type: ignore[assignment]
+    sharing.load = lambda _settings: model  # what the job loads in this process
+    settings = models.ModelSettings("a stand-in accelerator")
     model.embed([model.fit(read_image(storage.read_bytes(refs[0].path)))])
     decode, start_up, whole = [], [], []
     for _ in range(rounds):

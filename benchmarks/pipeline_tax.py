@@ -25,11 +25,13 @@ from results import write_section
 from workload import alternating, full_size_dicoms, matrix_model, run_job_here, tiny_dicoms
 
 from cxr_embed import models, sources, storage
+from cxr_embed.elements import ImageRef
 from cxr_embed.image_files import read_image
+from cxr_embed.models.sharing import shared
 from cxr_embed.records import Record, encode_record
 
 
-def bare_loop(refs: list[sources.ImageRef], output: Path, model: models.EmbeddingModel) -> float:
+def bare_loop(refs: list[ImageRef], output: Path, model: models.EmbeddingModel) -> float:
     """Everything that has to happen to an image, one after the other; returns seconds."""
     output.mkdir()
     started = time.perf_counter()
@@ -40,25 +42,11 @@ def bare_loop(refs: list[sources.ImageRef], output: Path, model: models.Embeddin
     return time.perf_counter() - started
 
 
-def walk_alone(refs: list[sources.ImageRef], output: Path, model: models.ModelSettings) -> float:
-    """What runs inside Beam's step, without Beam, one chunk at a time; returns seconds."""
-    output.mkdir()
-    settings = EmbedSettings(
-        run_id=f"bench{id(output)}", output_path=str(output), model=model, batch_size=1,
-        decode_threads=1, file_type="auto", rendering="cxr_foundation", views="all",
-        max_pixels=10**8, max_failures=0,
-    )  # fmt: skip
-    walk = Walk(settings)
-    started = time.perf_counter()
-    walk.walk(refs)
-    return time.perf_counter() - started
-
-
 def with_matrix_model(folder: Path, count: int, rounds: int) -> list[str]:
     """Measures the tax where the model costs next to nothing."""
     settings = models.ModelSettings(str(matrix_model(folder / "model")))
     refs = sources.find_images(str(tiny_dicoms(folder / "in", count)))
-    model = models.shared(settings)
+    model = shared(settings).model
 
     def fresh() -> Path:
         shutil.rmtree(folder / "out", ignore_errors=True)
@@ -66,7 +54,6 @@ def with_matrix_model(folder: Path, count: int, rounds: int) -> list[str]:
 
     ways = {
         "bare loop": lambda: bare_loop(refs, fresh(), model),
-        "walk on one thread": lambda: walk_alone(refs, fresh(), settings),
         "main job, one thread": lambda: (
             run_job_here(refs, fresh(), settings, decode_threads=1).seconds
         ),
@@ -91,7 +78,7 @@ def with_reference_model(folder: Path, count: int, rounds: int) -> list[str]:
     path = reference.ensure_reference_model(lambda line: print(line, file=sys.stderr))
     settings = models.ModelSettings(path)
     refs = sources.find_images(str(full_size_dicoms(folder / "in", count, "explicit")))
-    model = models.shared(settings)
+    model = shared(settings).model
     images = [model.fit(read_image(storage.read_bytes(ref.path))) for ref in refs]
 
     def loop() -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from results import write_section
-from workload import Ran, matrix_model, run_job, tiny_dicoms
+from workload import Ran, apart, matrix_model, run_job, tiny_dicoms
 
 from cxr_embed import storage
 
@@ -87,7 +87,7 @@ def main() -> None:
     ran: dict[int, list[Ran]] = {count: [] for count in arguments.counts}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        model = matrix_model(folder / "model")
+        model = apart(matrix_model, folder / "model")
         for count in arguments.counts:
             tiny_dicoms(folder / f"in{count}", count)
         for _ in range(arguments.rounds):

@@ -6,20 +6,27 @@ import contextlib
 import io
 import json
 import logging
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from make_sample_dicoms import make_dataset
 
-from cxr_embed import job, models, sources
+from cxr_embed.elements import ImageRef
+from cxr_embed.models import ModelSettings
+from cxr_embed.runs.execute import Result, execute
+from cxr_embed.runs.fingerprint import make_fingerprint
+from cxr_embed.runs.plan import Job, Plan
 
+ROOT = Path(__file__).resolve().parent.parent
 _DIFFERENT = 40
 
 
@@ -90,6 +97,16 @@ def matrix_model(folder: Path, side: int = 16, floats: int = 4096) -> Path:
     return folder
 
 
+def apart(make: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Calls a function in a process of its own.
+
+    A process starts with its parent's peak memory, as `wait4` counts it, so whoever measures with
+    `run_job` stays small.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(make, *arguments, **named).result()
+
+
 class Ran(NamedTuple):
     """A run of the main job in its own process.
 
@@ -104,12 +121,16 @@ class Ran(NamedTuple):
     peak_bytes: int
 
 
-def run_job(*program: str, **flags: Any) -> Ran:
-    """Runs the main job apart, `program` in place of `-m run_inference` if given."""
+def run_job(*program: str, checkout: Path = ROOT, **flags: Any) -> Ran:
+    """Runs the main job of a checkout apart, `program` in place of `-m run_inference` if given."""
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     command = [sys.executable, *(program or ("-m", "run_inference")), *arguments, "--verbosity=-1"]
+    path = f"{checkout}{os.pathsep}{checkout / 'pipelines'}"
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    # `python -m` looks into the current folder first.
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, cwd=checkout, env=os.environ | {"PYTHONPATH": path}
+    )
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -121,20 +142,25 @@ def run_job(*program: str, **flags: Any) -> Ran:
 
 
 def run_job_here(
-    refs: Sequence[sources.ImageRef], output: Path, model: models.ModelSettings, **flags: Any
-) -> job.Result:
+    refs: Sequence[ImageRef], output: Path, model: ModelSettings, **flags: Any
+) -> Result:
     """Runs the main job in this process, whose model is loaded already."""
 
     @contextlib.contextmanager
     def watch(*_: Any) -> Iterator[None]:
         yield
 
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    the_job = job.Job(output_path=str(output), model=model, **flags)
-    the_plan = job.Plan(the_job, list(refs), list(refs), [], [], {}, None)
-    result = job.execute(the_plan, lambda _: None, watch)
+    for name in ("apache_beam", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    job = Job(list(refs), str(output), model, **flags)
+    # The model's content is not hashed, so that the job finds the copy that is loaded.
+    fingerprint = make_fingerprint(
+        model_sha256=model.content, model_config=model.config.as_dict(), rendering=job.rendering,
+        precision=model.precision, engine=model.engine,
+    )  # fmt: skip
+    result = execute(Plan(job, job.refs, [], [], fingerprint, fingerprint), lambda _: None, watch)
     if result.counts["embedded"] != len(refs):
-        raise RuntimeError(f"{result.counts}, {result.failed}, {result.skipped}")
+        raise RuntimeError(f"{result.counts}, {result.failed}, {result.skipped}") from result.error
     return result
 
 
