@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 import cv2
-from cxr_embed.walk import EmbedSettings, Walk
 from results import write_section
 from workload import alternating, full_size_dicoms, matrix_model, run_job_here, tiny_dicoms
 

@@ -16,15 +16,9 @@ from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef
 from cxr_embed.errors import UsageError
 from cxr_embed.file_state import file_state
 from cxr_embed.records import BadRecord, decode_record
-<<<<<<< HEAD
 from cxr_embed.runs.fingerprint import Fingerprint, OutputConfig, differences
 from cxr_embed.runs.folder import RunFiles, runs_in
-from cxr_embed.runs.tables import read_table
-=======
-from cxr_embed.runs.fingerprint import CONFIG_NAME, Fingerprint, OutputConfig, differences
-from cxr_embed.runs.folder import RUNS_FOLDER, RunFiles, runs_in
 from cxr_embed.runs.tables import csv_line, read_table
->>>>>>> runs-tests
 
 # In a run's folder: records that the run found in the output and had to read.
 CHECKED = "checked.csv"
