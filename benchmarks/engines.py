@@ -48,7 +48,7 @@ def images() -> np.ndarray:
     from make_sample_dicoms import make_dataset
 
     from cxr_embed import read_radiograph
-    from cxr_embed.fit import ModelInput, fit_image
+    from cxr_embed.models.fit import ModelInput, fit_image
 
     folder = Path(data_store.__path__[0]) / "data"
     sources: list[Any] = [folder / "RG1_UNCR.dcm", folder / "RG3_UNCR.dcm"]
@@ -166,7 +166,7 @@ def main() -> None:
         engine, precision, folder = arguments.worker
         work(arguments.model, engine, precision, Path(folder))
         return
-    from cxr_embed.models.reference import ensure_reference_model
+    from cxr_embed.efficientnet.reference import ensure_reference_model
 
     model = arguments.model or ensure_reference_model(print)
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ from results import write_section
 
 from cxr_embed.heads import fitting, metrics, network
 from cxr_embed.heads.mapped import MappedEmbeddings
-from cxr_embed.models.tensorflow_runtime import import_tensorflow
+from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
 SIZE = 4096
 _TITLES = {"epoch": "Heads: an epoch", "head": "Heads: one head", "all": "Heads"}

@@ -30,9 +30,10 @@ from reading import originals_way
 from results import write_section
 from workload import full_size_dicoms, run_job_here
 
-from cxr_embed import models, sources
+from cxr_embed import models
+from cxr_embed.efficientnet.export import export_model
 from cxr_embed.elements import ImageRef
-from cxr_embed.models.export import export_model
+from cxr_embed.storage import find_images as sources
 
 SIZE = 224
 

@@ -26,12 +26,14 @@ import numpy as np
 from results import write_section
 from workload import full_size_dicoms, run_job_here
 
-from cxr_embed import models, sources, storage, threads
+from cxr_embed import models, storage
 from cxr_embed.elements import ImageRef
-from cxr_embed.fit import ModelInput, fit_image
-from cxr_embed.image_files import read_image
+from cxr_embed.imaging.image_files import read_image
 from cxr_embed.models import sharing
+from cxr_embed.models.fit import ModelInput, fit_image
+from cxr_embed.pipeline import threads
 from cxr_embed.radiograph import Radiograph
+from cxr_embed.storage import find_images as sources
 
 SECONDS_AN_IMAGE = 0.020
 IMAGES = {"explicit": 300, "j2k_lossless": 24}

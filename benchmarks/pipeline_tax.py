@@ -23,11 +23,12 @@ import cv2
 from results import write_section
 from workload import alternating, full_size_dicoms, matrix_model, run_job_here, tiny_dicoms
 
-from cxr_embed import models, sources, storage
+from cxr_embed import models, storage
 from cxr_embed.elements import ImageRef
-from cxr_embed.image_files import read_image
+from cxr_embed.imaging.image_files import read_image
 from cxr_embed.models.sharing import shared
 from cxr_embed.records import Record, encode_record
+from cxr_embed.storage import find_images as sources
 
 
 def bare_loop(refs: list[ImageRef], output: Path, model: models.EmbeddingModel) -> float:
@@ -72,7 +73,7 @@ def with_matrix_model(folder: Path, count: int, rounds: int) -> list[str]:
 
 def with_reference_model(folder: Path, count: int, rounds: int) -> list[str]:
     """Measures the tax where the model is the real one."""
-    from cxr_embed.models import reference
+    from cxr_embed.efficientnet import reference
 
     path = reference.ensure_reference_model(lambda line: print(line, file=sys.stderr))
     settings = models.ModelSettings(path)

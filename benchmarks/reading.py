@@ -27,9 +27,9 @@ import pydicom
 from make_sample_dicoms import make_dataset
 from results import write_section
 
-from cxr_embed.decoders import NATIVE, PINNED
-from cxr_embed.fit import ModelInput, fit_image
-from cxr_embed.image_files import read_image
+from cxr_embed.imaging.decoders import NATIVE, PINNED
+from cxr_embed.imaging.image_files import read_image
+from cxr_embed.models.fit import ModelInput, fit_image
 
 SYNTAXES = ("explicit", "rle", "jpegls", "jpeg_lossless", "j2k_lossless")
 ROUNDS = 7

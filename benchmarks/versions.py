@@ -25,7 +25,7 @@ from pathlib import Path
 from results import write_section
 from workload import ROOT, Ran, apart, full_size_dicoms, matrix_model, run_job, tiny_dicoms
 
-from cxr_embed.models.export import export_model
+from cxr_embed.efficientnet.export import export_model
 
 COUNTS = {"uncompressed": 200, "JPEG 2000": 24, "tiny": 5_000}
 

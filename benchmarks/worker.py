@@ -38,8 +38,8 @@ import apache_beam as beam
 from results import write_section
 from workload import apart, full_size_dicoms
 
+from cxr_embed.efficientnet.export import export_model
 from cxr_embed.elements import ImageRef
-from cxr_embed.models.export import export_model
 from cxr_embed.pipeline import EmbedRadiographs, ReadRadiographs, WriteRecords
 
 # The worker's process imports this module by name, so that its pipelines reach these.

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cxr_embed.embeddings import Embeddings, load_embeddings
-    from cxr_embed.image_files import read_radiograph
+    from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+    from cxr_embed.imaging.image_files import read_radiograph
     from cxr_embed.radiograph import Radiograph
 
 _HOMES = {
-    "Embeddings": "cxr_embed.embeddings",
+    "Embeddings": "cxr_embed.embeddings.collection",
     "Radiograph": "cxr_embed.radiograph",
-    "load_embeddings": "cxr_embed.embeddings",
-    "read_radiograph": "cxr_embed.image_files",
+    "load_embeddings": "cxr_embed.embeddings.collection",
+    "read_radiograph": "cxr_embed.imaging.image_files",
 }
 
 __all__ = ["Embeddings", "Radiograph", "__version__", "load_embeddings", "read_radiograph"]

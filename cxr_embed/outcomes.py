@@ -88,7 +88,7 @@ class Embedded:
         bytes: size of the input file; 0 if unknown.
         crc32c: checksum of the input file, 8 hexadecimal digits; empty if unknown.
         floats: floats in the embedding.
-        file_state: what the file system says of the record, see `cxr_embed.file_state`.
+        file_state: what the file system says of the record, see `cxr_embed.storage.file_state`.
     """
 
     dicom_id: str

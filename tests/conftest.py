@@ -44,7 +44,7 @@ def real_radiographs() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real EfficientNet-B0 at 64 px with 4,096 floats, from the exporter itself."""
-    from cxr_embed.models.export import export_model
+    from cxr_embed.efficientnet.export import export_model
 
     folder = tmp_path_factory.mktemp("models") / "efficientnet-b0"
     export_model(folder, architecture="efficientnet-b0", image_size=64, embedding_size=4096)

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.models.checkpoint_names import timm_names
-from cxr_embed.models.efficientnet import (
+from cxr_embed.efficientnet.architecture import (
     ARCHITECTURES,
     Architecture,
     Normalisation,
@@ -20,8 +19,9 @@ from cxr_embed.models.efficientnet import (
     weight_layout,
     with_normalisation,
 )
-from cxr_embed.models.safetensors_file import read_safetensors, write_safetensors
-from cxr_embed.models.weights import draw_uniform, random_weights
+from cxr_embed.efficientnet.checkpoint_names import timm_names
+from cxr_embed.efficientnet.safetensors_file import read_safetensors, write_safetensors
+from cxr_embed.efficientnet.weights import draw_uniform, random_weights
 
 Weights = dict[str, np.ndarray]
 
@@ -57,7 +57,7 @@ def disturbed_reference_weights(architecture: Architecture, size: int) -> Weight
 
 def ours(architecture: Architecture, weights: Weights, *batches: np.ndarray) -> list[np.ndarray]:
     """Runs our network, using the weights up, on pixels in 0..1 that are not normalised."""
-    from cxr_embed.models.efficientnet_graph import FoldedEfficientNet
+    from cxr_embed.efficientnet.graph import FoldedEfficientNet
 
     plain = with_normalisation(architecture, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     network = FoldedEfficientNet(plain, weights)

@@ -100,7 +100,7 @@ def _embed(output: str, small_model: str, chain: str, greedy: str) -> None:
 
 
 def _cut_the_cpu() -> None:
-    from cxr_embed.models.tensorflow_runtime import import_tensorflow
+    from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
     config = import_tensorflow().config
     (cpu,) = config.list_physical_devices("CPU")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from absl import flags
 
 from cxr_embed.cli import flags as cli_flags
+from cxr_embed.efficientnet.architecture import ARCHITECTURES
 from cxr_embed.errors import UsageError
-from cxr_embed.models.efficientnet import ARCHITECTURES
 
 USAGE = """\
 Writes an EfficientNet as a TensorFlow SavedModel: batch norm folded, each weight once, signatures
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if not values.output:
         raise UsageError("--output is missing: the folder to write")
     from cxr_embed.cli import terminal
-    from cxr_embed.models.export import export_model
+    from cxr_embed.efficientnet.export import export_model
 
     terminal.set_up_logging(0)
     report = export_model(

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cxr_embed import drawing, file_types, storage
+from cxr_embed import file_types, storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.errors import UsageError
-from cxr_embed.inspection import Element, Inspection, Rendered, inspect_file
+from cxr_embed.imaging import drawing
+from cxr_embed.imaging.inspection import Element, Inspection, Rendered, inspect_file
 from cxr_embed.models.config import ModelConfig, read_model_config
 from cxr_embed.outcomes import FAILURE_REASONS, WARNINGS
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS

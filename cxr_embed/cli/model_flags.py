@@ -86,7 +86,7 @@ def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
         return str(values.model_path)
     if values.model_path:
         return str(values.model_path)
-    from cxr_embed.models import reference
+    from cxr_embed.efficientnet import reference
 
     say(
         "warning: no --model_path: using the reference EfficientNet-L2 with random weights. "

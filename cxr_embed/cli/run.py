@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cxr_embed import elements, file_types, models, sources, storage
+from cxr_embed import elements, file_types, models, storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS
+from cxr_embed.storage import find_images as sources
 
 if TYPE_CHECKING:
     from cxr_embed.elements import ImageRef
@@ -85,7 +86,7 @@ def make_flags() -> flags.FlagValues:
         "frontal: skip an image whose ViewPosition is there and is neither AP nor PA",
     )
     choice("device", "auto", models.DEVICES, "one that was asked for and is absent is an error")
-    choice("engine", "tensorflow", models.ENGINES, "openvino runs on the CPU only")
+    choice("engine", "tensorflow", models.engine_names(), "openvino runs on the CPU only")
     choice("precision", "float32", models.PRECISIONS, "what the model computes in")
     number("batch_size", 0, "images per model call; 0 picks one for the device")
     number(

@@ -11,11 +11,11 @@ from absl import flags
 from cxr_embed import models
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli.report import check_page_path, write_page
-from cxr_embed.datasets.search import ENGINES
+from cxr_embed.embeddings.neighbours import ENGINES
 from cxr_embed.errors import UsageError
 
 if TYPE_CHECKING:
-    from cxr_embed.datasets.gallery import Hit
+    from cxr_embed.search.gallery import Hit
 
 USAGE = """\
 Finds the images whose embeddings are most alike to one, by cosine, exactly.
@@ -81,9 +81,10 @@ def _search(values: flags.FlagValues) -> None:
     import numpy as np
 
     from cxr_embed.cli import terminal
-    from cxr_embed.datasets import gallery, queries, search
-    from cxr_embed.embeddings import load_embeddings
+    from cxr_embed.embeddings import neighbours as search
+    from cxr_embed.embeddings.collection import load_embeddings
     from cxr_embed.runs.fingerprint import read_output_config
+    from cxr_embed.search import gallery, queries
 
     terminal.set_up_logging(0)
     say = terminal.Speaker()

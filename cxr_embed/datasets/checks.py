@@ -12,9 +12,9 @@ import numpy as np
 
 from cxr_embed import storage
 from cxr_embed.datasets.findings import Finding
-from cxr_embed.datasets.record_decoder import RecordDecoder, WrongSize
-from cxr_embed.datasets.record_files import read_files, record_name, row_bytes
 from cxr_embed.elements import dicom_id_of
+from cxr_embed.embeddings.record_decoder import RecordDecoder, WrongSize
+from cxr_embed.embeddings.record_files import read_files, record_name, row_bytes
 from cxr_embed.records import BadRecord, decode_record, unframe
 
 _FIRST_RECORDS = 100

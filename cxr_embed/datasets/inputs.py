@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from cxr_embed import file_types, storage
 from cxr_embed.datasets.findings import Finding
 from cxr_embed.elements import RUNS_FOLDER, ImageRef
-from cxr_embed.sources import find_images
+from cxr_embed.storage.find_images import find_images
 
 LIST_SUFFIX = ".txt"
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from cxr_embed import storage
 from cxr_embed.datasets.card import Packed, dataset_card, read_manifests
-from cxr_embed.datasets.parts import Part, Parts, open_parts
 from cxr_embed.datasets.shards import Advance, Plan, Result, ShardWriter, is_shard
 from cxr_embed.datasets.sums import SUMS_NAME, digest, write_sums
 from cxr_embed.elements import CONFIG_NAME
+from cxr_embed.embeddings.opening import open_parts
+from cxr_embed.embeddings.parts import Part, Parts
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import (
     OutputConfig,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from cxr_embed import storage
-from cxr_embed.datasets.parts import SHARD_NAME, Names, Part, read_parts
 from cxr_embed.datasets.sums import digest
-from cxr_embed.datasets.vectors import normalise
+from cxr_embed.embeddings.parts import SHARD_NAME, Names, Part, read_parts
+from cxr_embed.embeddings.vectors import normalise
 from cxr_embed.errors import UsageError
 from cxr_embed.records import Record, encode_record
 
@@ -156,7 +156,7 @@ class ShardWriter:
         self._advance(len(values))
 
     def _write_npz(self, parts: Sequence[Part]) -> None:
-        from cxr_embed.datasets.npz import write_npz
+        from cxr_embed.embeddings.npz import write_npz
 
         def blocks() -> Iterator[tuple[Names, np.ndarray]]:
             for part in parts:
@@ -187,7 +187,7 @@ def _encoder(plan: Plan) -> Encode:
             encode_record(Record(image_id, row))
             for image_id, row in zip(names.image_ids, values, strict=True)
         )
-    from cxr_embed.datasets import parquet
+    from cxr_embed.embeddings import parquet
 
     metadata = {
         "cxr_embed.normalised": json.dumps(plan.normalised),

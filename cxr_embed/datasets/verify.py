@@ -13,15 +13,10 @@ from cxr_embed.datasets import inputs
 from cxr_embed.datasets.card import read_manifests
 from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare, usual_size
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
-from cxr_embed.datasets.parts import (
-    NPZ_SUFFIX,
-    PARQUET_SUFFIX,
-    SHARD_NAME,
-    is_embedding_file,
-    open_parts,
-)
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER
+from cxr_embed.embeddings.opening import is_embedding_file, open_parts
+from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import OutputConfig, differences, read_output_config
 

@@ -21,7 +21,7 @@ from cxr_embed.heads.network import (
     predictor,
     standardisation_of,
 )
-from cxr_embed.models.tensorflow_runtime import import_tensorflow
+from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
 _BATCHES_AHEAD = 2
 

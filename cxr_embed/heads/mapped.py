@@ -16,8 +16,8 @@ import numpy as np
 
 from cxr_embed import load_embeddings, storage
 from cxr_embed.errors import UsageError
-from cxr_embed.models.reference import cache_folder
 from cxr_embed.runs.fingerprint import Fingerprint, read_output_config
+from cxr_embed.storage.cache import cache_folder
 
 # Smaller ones are read again each time: that takes seconds, and a cache could only be wrong.
 MAP_FROM_BYTES = 256 << 20

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.heads.mapped import MappedEmbeddings
-from cxr_embed.models.tensorflow_runtime import import_tensorflow
+from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
 _PREDICT_ROWS = 4096
 _BATCHES_AHEAD = 2

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
-from cxr_embed.models.reference import cache_folder
 from cxr_embed.storage import gcs
+from cxr_embed.storage.cache import cache_folder
 
 try:
     import fcntl

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.elixr_input import ElixrInput, fit_elixr
-from cxr_embed.fit import ModelInput, fit_image
+from cxr_embed.models.elixr_input import ElixrInput, fit_elixr
+from cxr_embed.models.fit import ModelInput, fit_image
+from cxr_embed.models.tf_example import ExampleInput, fit_example
 from cxr_embed.radiograph import Radiograph
-from cxr_embed.tf_example import ExampleInput, fit_example
 
 ImageInput = ModelInput | ExampleInput | ElixrInput
 

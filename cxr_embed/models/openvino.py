@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.fit import ModelInput
 from cxr_embed.models import inputs
+from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.signature import (
     TensorSpec,
     check_embedding_size,
@@ -18,8 +18,8 @@ from cxr_embed.models.signature import (
     image_input,
     wire,
 )
+from cxr_embed.models.tf_example import ExampleInput
 from cxr_embed.radiograph import Radiograph
-from cxr_embed.tf_example import ExampleInput
 
 if TYPE_CHECKING:
     from cxr_embed.models import ModelSettings

@@ -15,9 +15,8 @@ from typing import Any
 
 from cxr_embed import models
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.fit import ModelInput
-from cxr_embed.models import tensorflow_runtime
 from cxr_embed.models.config import ModelConfig, StageConfig
+from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
 from cxr_embed.models.signature import (
     TensorSpec,
@@ -27,6 +26,7 @@ from cxr_embed.models.signature import (
     image_input,
     wire,
 )
+from cxr_embed.models.tensorflow import runtime as tensorflow_runtime
 
 # Not signatures, although they are listed among them.
 _OPERATIONS = ("__saved_model_init_op", "__saved_model_train_op")

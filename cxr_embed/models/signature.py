@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cxr_embed.elixr_input import ElixrInput
 from cxr_embed.errors import UsageError
-from cxr_embed.fit import ModelInput
 from cxr_embed.models.config import ModelConfig, StageConfig
+from cxr_embed.models.elixr_input import ElixrInput
+from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
-from cxr_embed.tf_example import ExampleInput
+from cxr_embed.models.tf_example import ExampleInput
 
 _IMAGE_DTYPES = ("float32", "uint8", "uint16")
 _PREFERRED_OUTPUT = "embedding"

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.models import SomeFailed, inputs
+from cxr_embed.models import inputs
 from cxr_embed.models.config import EndpointConfig, ModelConfig
+from cxr_embed.models.protocol import SomeFailed
+from cxr_embed.models.tf_example import ExampleInput
 from cxr_embed.radiograph import Radiograph
-from cxr_embed.tf_example import ExampleInput
 
 if TYPE_CHECKING:
-    from cxr_embed.models import Endpoint, ModelSettings
+    from cxr_embed.models.settings import Endpoint, ModelSettings
 
 _PNG_COMPRESSION = 6
 

@@ -18,8 +18,8 @@ from cxr_embed.outcomes import Failed
 from cxr_embed.pipeline.concurrency import NAMESPACE, Result, ThreadedDoFn, Threads
 from cxr_embed.pipeline.handler import EmbeddingModelHandler, FittedImage, fit
 from cxr_embed.pipeline.read import ReadRadiographs
+from cxr_embed.pipeline.threads import usable_cores
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
-from cxr_embed.threads import usable_cores
 
 
 class EmbedResult(NamedTuple):

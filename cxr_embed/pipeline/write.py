@@ -12,10 +12,10 @@ from cxr_embed import storage
 from cxr_embed.elements import LAYOUTS, Embedding, record_path
 from cxr_embed.errors import one_line
 from cxr_embed.faults import machine_fault
-from cxr_embed.file_state import file_state
 from cxr_embed.outcomes import Embedded, Failed, Stage
 from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
 from cxr_embed.records import Record, encode_record
+from cxr_embed.storage.file_state import file_state
 
 _UPLOADS = 16
 

@@ -19,6 +19,7 @@ from cxr_embed import models, storage
 from cxr_embed.errors import MachineFault, UsageError, one_line
 from cxr_embed.models import inputs
 from cxr_embed.models.outline import Outline, outline
+from cxr_embed.pipeline.threads import reading_threads
 from cxr_embed.runs import resume, tables
 from cxr_embed.runs.fingerprint import OutputConfig, require_same_software, write_output_config
 from cxr_embed.runs.folder import write_manifest
@@ -26,7 +27,6 @@ from cxr_embed.runs.manifest import Conditions, make_manifest
 from cxr_embed.runs.plan import Log, Plan
 from cxr_embed.runs.progress import Progress, progress_of
 from cxr_embed.runs.sink import RunTables, files_of
-from cxr_embed.threads import reading_threads
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.graph import GraphSettings

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_embed import storage
-from cxr_embed.decoders import ABSENT, decoder_versions
 from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.errors import MachineFault, UsageError
-from cxr_embed.fit import PREPROCESSING_VERSION
+from cxr_embed.imaging.decoders import ABSENT, decoder_versions
+from cxr_embed.models.fit import PREPROCESSING_VERSION
 
 Fingerprint = dict[str, Any]
 

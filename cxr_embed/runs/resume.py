@@ -14,11 +14,11 @@ from typing import NamedTuple
 from cxr_embed import storage
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef
 from cxr_embed.errors import UsageError
-from cxr_embed.file_state import file_state
 from cxr_embed.records import BadRecord, decode_record
 from cxr_embed.runs.fingerprint import Fingerprint, OutputConfig, differences
 from cxr_embed.runs.folder import RunFiles, runs_in
 from cxr_embed.runs.tables import csv_line, read_table
+from cxr_embed.storage.file_state import file_state
 
 # In a run's folder: records that the run found in the output and had to read.
 CHECKED = "checked.csv"

@@ -253,7 +253,7 @@ def test_a_missing_shard_is_named(output: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_SHARD_BYTES", 1)
-        patch.setattr("cxr_embed.datasets.record_files.ROWS_PER_PART", 8)
+        patch.setattr("cxr_embed.embeddings.record_files.ROWS_PER_PART", 8)
         pack(Pack(str(output), str(packed)), print, lambda total: lambda done: None)
     (packed / "data/embeddings-00001-of-00003.parquet").unlink()
     found = look(packed)

@@ -22,9 +22,10 @@ from buckets import contents, emulator, google_machine, spoken_to
 from builders import make_dicom
 from running import Ran, arguments_of
 
-from cxr_embed import sources, storage
+from cxr_embed import storage
 from cxr_embed.cli import main, run
 from cxr_embed.pipeline.listing import read_work_list, write_work_list
+from cxr_embed.storage import find_images as sources
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 IMAGE = "us-central1-docker.pkg.dev/some-project/cxr-embed/any:1"

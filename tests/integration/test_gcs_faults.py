@@ -16,12 +16,13 @@ from buckets import FAULTS, BadLine, HugeBucket, contents, emulator, spoken_to
 from builders import make_dicom
 from running import arguments_of, command, run_here
 
-from cxr_embed import sources, storage
+from cxr_embed import storage
 from cxr_embed.cli import main, run
 from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.outcomes import Failed
 from cxr_embed.runs.sink import files_of
 from cxr_embed.runs.tables import ShardWriter, merge
+from cxr_embed.storage import find_images as sources
 from cxr_embed.storage import gcs, gcs_client
 
 COUNT = 500

@@ -13,8 +13,9 @@ import google_crc32c
 import pytest
 from buckets import BadLine, emulator, serving, spoken_to
 
-from cxr_embed import sources, storage
+from cxr_embed import storage
 from cxr_embed.errors import PlaceUnavailable, UsageError
+from cxr_embed.storage import find_images as sources
 from cxr_embed.storage.files import START_BYTES
 
 

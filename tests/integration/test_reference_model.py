@@ -11,8 +11,8 @@ from make_sample_dicoms import make_dataset
 from running import manifest, run_here
 
 import cxr_embed
-from cxr_embed.models import reference
-from cxr_embed.models.efficientnet import ARCHITECTURES, folded_parameter_count
+from cxr_embed.efficientnet import reference
+from cxr_embed.efficientnet.architecture import ARCHITECTURES, folded_parameter_count
 
 pytestmark = pytest.mark.slow
 

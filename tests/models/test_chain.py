@@ -17,8 +17,8 @@ from cxr_embed import models
 from cxr_embed.errors import UsageError
 from cxr_embed.models import ModelSettings
 from cxr_embed.models.config import ModelConfig, StageConfig, read_model_config
+from cxr_embed.models.tf_example import ExampleInput, fit_example
 from cxr_embed.radiograph import Radiograph
-from cxr_embed.tf_example import ExampleInput, fit_example
 
 FEED = "EfficientNet/grayscale_to_rgb:0"
 RNG = np.random.default_rng(3)

@@ -19,9 +19,10 @@ from three_devices import BATCHES, chain_config, radiographs, vectors
 import cxr_embed
 from cxr_embed import models
 from cxr_embed.errors import MachineFault, UsageError
-from cxr_embed.models import ModelSettings, devices
+from cxr_embed.models import ModelSettings
 from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.sharing import SharedModel
+from cxr_embed.models.tensorflow import devices
 
 
 @pytest.fixture(scope="module")

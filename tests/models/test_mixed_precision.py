@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from lookalikes import cosine, save_elixr_b, save_elixr_c
 
-from cxr_embed.models.graph_part import GraphPart
-from cxr_embed.models.mixed_precision import in_bfloat16
+from cxr_embed.models.tensorflow.graph_part import GraphPart
+from cxr_embed.models.tensorflow.mixed_precision import in_bfloat16
 
 RNG = np.random.default_rng(4)
 

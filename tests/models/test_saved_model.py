@@ -11,9 +11,9 @@ import pytest
 
 from cxr_embed import models
 from cxr_embed.errors import UsageError
-from cxr_embed.fit import ModelInput
 from cxr_embed.models import ModelSettings
 from cxr_embed.models.config import ModelConfig
+from cxr_embed.models.fit import ModelInput
 
 Maker = Callable[..., str]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cxr_embed.errors import UsageError
-from cxr_embed.fit import ModelInput
 from cxr_embed.models.config import ModelConfig, StageConfig
+from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
 from cxr_embed.models.signature import (
     TensorSpec,
@@ -16,7 +16,7 @@ from cxr_embed.models.signature import (
     image_input,
     wire,
 )
-from cxr_embed.tf_example import ExampleInput
+from cxr_embed.models.tf_example import ExampleInput
 
 Specs = dict[str, TensorSpec]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cxr_embed.decoders import ABSENT
 from cxr_embed.errors import MachineFault, UsageError
+from cxr_embed.imaging.decoders import ABSENT
 from cxr_embed.runs.fingerprint import (
     CONFIG_NAME,
     Fingerprint,

@@ -15,7 +15,6 @@ from buckets import emulator, spoken_to
 from cxr_embed import storage
 from cxr_embed.elements import ImageRef, dicom_id_of
 from cxr_embed.errors import UsageError
-from cxr_embed.file_state import file_state
 from cxr_embed.outcomes import Embedded
 from cxr_embed.records import Record, encode_record
 from cxr_embed.runs import resume
@@ -24,6 +23,7 @@ from cxr_embed.runs.folder import run_folder
 from cxr_embed.runs.resume import Done, Survey, find_done, known_records, survey
 from cxr_embed.runs.sink import files_of
 from cxr_embed.runs.tables import ShardWriter, merge
+from cxr_embed.storage.file_state import file_state
 
 ODD = b'in/a,"b"\n\r\xff.dcm'.decode("utf-8", "surrogateescape")
 FLOATS = 4

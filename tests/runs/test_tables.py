@@ -15,9 +15,9 @@ import pytest
 from buckets import contents, emulator, spoken_to
 
 from cxr_embed import storage
-from cxr_embed.datasets import run_history
 from cxr_embed.errors import MachineFault
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Skipped
+from cxr_embed.runs import history as run_history
 from cxr_embed.runs import tables
 from cxr_embed.runs.folder import RunFiles, run_folder
 from cxr_embed.runs.sink import files_of

@@ -27,13 +27,13 @@ except (ImportError, KeyError):
 
 AS_OTHER_USER = """
 import os, sys
-import cxr_embed.sources
+from cxr_embed.storage.find_images import find_images
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
 os.setuid(int(sys.argv[1]))
 for act in (lambda p: list(storage.list_paths(p)), lambda p: list(storage.list_files(p)),
-            cxr_embed.sources.find_images, lambda p: cxr_embed.sources.find_images(p + "/**/*.dcm"),
-            lambda p: cxr_embed.sources.find_images(p + "/*.dcm")):
+            find_images, lambda p: find_images(p + "/**/*.dcm"),
+            lambda p: find_images(p + "/*.dcm")):
     try:
         print("found", len(act(sys.argv[2])))
     except (PermissionError, UsageError) as error:

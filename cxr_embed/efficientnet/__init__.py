@@ -1,0 +1,1 @@
+"""The reference network: its tables, graph, weights and exporter."""

@@ -1,0 +1,5 @@
+"""Reading embeddings back: records and packed files, joining labels, nearest neighbours."""
+
+from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+
+__all__ = ["Embeddings", "load_embeddings"]

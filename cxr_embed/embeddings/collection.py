@@ -1,0 +1,284 @@
+"""Embeddings back from an output or a packed file, ready for NumPy; TensorFlow is not needed."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from cxr_embed.elements import RECORD_SUFFIX, dicom_id_of
+from cxr_embed.embeddings import labels as label_tables
+from cxr_embed.embeddings import neighbours as search
+from cxr_embed.embeddings.mimic_paths import mimic_ids
+from cxr_embed.embeddings.opening import open_parts
+from cxr_embed.embeddings.parts import Filtered, Part, read_parts
+from cxr_embed.embeddings.vectors import normalise
+from cxr_embed.errors import UsageError
+from cxr_embed.records import utf8_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Neighbour(NamedTuple):
+    """An image near to another one.
+
+    Attributes:
+        dicom_id: its id.
+        image_id: its path or URI.
+        cosine: cosine similarity of the two embeddings, 1 is the same direction.
+        row: its row in the embeddings.
+    """
+
+    dicom_id: str
+    image_id: str
+    cosine: float
+    row: int
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of many images, row by row.
+
+    Attributes:
+        ids: dicom ids, the record files' names. In an output with folders, several images may
+            have the same.
+        image_ids: paths or URIs of the inputs, the feature `image/id`.
+        values: float32 of shape (n, d).
+
+    Example:
+        >>> vectors = np.array([[1, 0], [0, 2], [3, 1]], np.float32)
+        >>> found = Embeddings(["a", "b", "c"], ["in/a.dcm", "in/b.dcm", "in/c.dcm"], vectors)
+        >>> found.nearest("a", k=1)[0].image_id
+        'in/c.dcm'
+        >>> found.normalised().values[1].tolist()
+        [0.0, 1.0]
+        >>> import pandas as pd
+        >>> joined = found.join(pd.DataFrame({"file": ["b.jpg", "d.jpg"], "effusion": [1, 0]}))
+        >>> print(joined)
+        1 embeddings have labels (by file), 2 have none; 1 labels belong to no embedding
+        >>> joined.labels.effusion.tolist(), joined.unmatched_labels
+        ([1], ['d.jpg'])
+    """
+
+    ids: list[str]
+    image_ids: list[str]
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row_of(self, key: str) -> int:
+        """Returns the row of one image.
+
+        Args:
+            key: a dicom id, a file name, or a path or URI as in `image_ids`.
+
+        Raises:
+            UsageError: no such image, or several.
+        """
+        for names, wanted in (
+            (self.image_ids, key), (self.ids, key),
+            (self.ids, dicom_id_of(key.removesuffix(RECORD_SUFFIX))),
+        ):  # fmt: skip
+            rows = [row for row, name in enumerate(names) if name == wanted]
+            if len(rows) > 1:
+                raise UsageError(
+                    f"{key} names {len(rows)} images: say which, for instance "
+                    f"{self.image_ids[rows[0]]}"
+                )
+            if rows:
+                return rows[0]
+        raise UsageError(f"no embedding of {key} among these {len(self)}")
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Embeddings:
+        """Returns some rows, copied, in the order given; a mask of booleans does, too."""
+        chosen = np.arange(len(self))[np.asarray(rows)]
+        return Embeddings(
+            [self.ids[row] for row in chosen],
+            [self.image_ids[row] for row in chosen],
+            self.values[chosen],
+        )
+
+    def normalised(self) -> Embeddings:
+        """Returns the embeddings scaled to length 1 (L2), copied; zeros stay zeros."""
+        return Embeddings(self.ids, self.image_ids, normalise(self.values.copy()))
+
+    def nearest(self, key: str, k: int = 10) -> list[Neighbour]:
+        """Finds the images most alike to one of these.
+
+        Args:
+            key: what `row_of` takes.
+            k: how many, fewer where there are fewer.
+
+        Returns:
+            The nearest by cosine, most alike first, without the image itself. Exact.
+
+        Raises:
+            UsageError: no such image, or several.
+        """
+        row = self.row_of(key)
+        return self._neighbours(self.values[row], k, row)
+
+    def nearest_to(self, vector: np.ndarray, k: int = 10) -> list[Neighbour]:
+        """Finds the images most alike to an embedding of shape (d,); see `nearest`.
+
+        Raises:
+            UsageError: the vector has another size than these embeddings.
+        """
+        if np.shape(vector) != self.values.shape[1:]:
+            raise UsageError(
+                f"a vector of shape {np.shape(vector)} among embeddings of "
+                f"{self.values.shape[1]} floats"
+            )
+        return self._neighbours(np.asarray(vector, np.float32), k, None)
+
+    def _neighbours(self, vector: np.ndarray, k: int, skip: int | None) -> list[Neighbour]:
+        leave_out = None if skip is None else np.array([skip])
+        found = search.nearest(self.values, vector[np.newaxis], k, leave_out=leave_out)
+        return [
+            Neighbour(self.ids[row], self.image_ids[row], float(cosine), int(row))
+            for row, cosine in zip(found.rows[0], found.similarities[0], strict=True)
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Returns a data frame with the columns that `cxr-embed pack` writes.
+
+        Returns:
+            `dicom_id`, `image_id`, `subject_id` and `study_id` (Int64; missing where a path is
+            not MIMIC's), and `embedding`, whose cells are rows of `values`, not copied.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        pandas = label_tables.import_pandas()
+        found = [mimic_ids(image_id) for image_id in self.image_ids]
+        return pandas.DataFrame(
+            {
+                "dicom_id": pandas.array([utf8_text(name) for name in self.ids], "str"),
+                "image_id": pandas.array([utf8_text(name) for name in self.image_ids], "str"),
+                "subject_id": pandas.array([i and i.subject_id for i in found], "Int64"),
+                "study_id": pandas.array([i and i.study_id for i in found], "Int64"),
+                "embedding": pandas.Series(list(self.values), dtype=object),
+            }
+        )
+
+    def join(self, labels: pd.DataFrame | str | os.PathLike[str], on: str | None = None) -> Joined:
+        """Puts a label to each embedding, and says what found no partner.
+
+        Args:
+            labels: a DataFrame, or the path of a CSV file, local or gs://. One row an image, whose
+                key is a full URI, a relative path, a file name or a dicom id; extensions do not
+                matter, so that labels of `x.jpg` fit `x.dcm`.
+            on: the column with the key; without it, the one that names the most images.
+                `study_id` and `subject_id` join MIMIC's tables: one row, all images of it.
+
+        Returns:
+            The pairs, and both kinds of leftovers.
+
+        Raises:
+            UsageError: no such column, a key that fits several images, or several different rows
+                for one image.
+        """
+        table = label_tables.read_table(labels).drop_duplicates(ignore_index=True)
+        column = on or label_tables.key_column(table, self.ids)
+        if column not in table.columns:
+            raise UsageError(f"the labels have no column {column}: {', '.join(table.columns)}")
+        keys = label_tables.column_texts(table[column])
+        if column in ("study_id", "subject_id"):
+            match = label_tables.match_groups(keys, column, self.image_ids)
+        else:
+            match = label_tables.match_images(keys, self.ids, self.image_ids)
+        is_labelled = match.label_of_row != label_tables.NO_LABEL
+        chosen = table.iloc[match.label_of_row[is_labelled]].reset_index(drop=True)
+        return Joined(
+            embeddings=self.take(is_labelled),
+            labels=chosen,
+            unmatched_labels=[keys[label] for label in match.unmatched],
+            unlabelled=[self.image_ids[row] for row in np.flatnonzero(~is_labelled)],
+            on=column,
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Embeddings with their labels.
+
+    Attributes:
+        embeddings: those that have a label.
+        labels: their labels, row by row: row i belongs to embedding i.
+        unmatched_labels: keys of the labels that belong to no embedding.
+        unlabelled: image ids of the embeddings without a label.
+        on: the labels' column that decided.
+    """
+
+    embeddings: Embeddings
+    labels: pd.DataFrame
+    unmatched_labels: list[str]
+    unlabelled: list[str]
+    on: str
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.embeddings)} embeddings have labels (by {self.on}), "
+            f"{len(self.unlabelled)} have none; {len(self.unmatched_labels)} labels belong to no "
+            "embedding"
+        )
+
+
+def load_embeddings(
+    path: str | os.PathLike[str],
+    ids: Collection[str] | None = None,
+    *,
+    missing: Literal["error", "ignore"] = "error",
+) -> Embeddings:
+    """Reads embeddings into memory.
+
+    Args:
+        path: an output of the main job (a folder of records, those below it included), one
+            record, or what `cxr-embed pack` wrote (a folder or one file, Parquet, .npz or
+            TFRecord shards); local or gs://.
+        ids: only these dicom ids. Of records, only theirs are opened.
+        missing: whether an id that is not there is an error.
+
+    Returns:
+        All embeddings, in the order of the records' paths. The matrix is allocated once and read
+        into.
+
+    Raises:
+        UsageError: nothing there, something damaged, embeddings of different sizes, or an id
+            that is missing.
+    """
+    path = os.fspath(path)
+    wanted = None if ids is None else frozenset(ids)
+    with open_parts(path, wanted) as found:
+        parts: list[Part] = list(found.parts)
+        if wanted is not None:
+            parts = [Filtered(part, wanted) for part in parts]
+        values = _allocate(sum(part.rows for part in parts), found.embedding_size)
+        dicom_ids, image_ids = read_parts(parts, values)
+    if wanted is not None and missing == "error":
+        absent = sorted(wanted.difference(dicom_ids))
+        if absent:
+            raise UsageError(
+                f"{path} has no embedding of {len(absent)} of {len(wanted)} ids, such as "
+                f"{absent[0]}; missing='ignore' leaves them out"
+            )
+    return Embeddings(dicom_ids, image_ids, values)
+
+
+def _allocate(rows: int, columns: int) -> np.ndarray:
+    """Returns an uninitialised matrix; a large one on huge pages, which are filled twice as fast.
+
+    With pages of 4 KB, the first touch of each costs more than what is then copied into it.
+    """
+    size = 4 * rows * columns
+    if size < 1 << 22 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty((rows, columns), np.float32)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.float32).reshape(rows, columns)

@@ -1,0 +1,1 @@
+"""SavedModels run by TensorFlow, on CPUs, GPUs and TPUs."""

@@ -1,0 +1,174 @@
+"""One SavedModel of a chain: a batch in, a batch out, run by TensorFlow."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+
+from cxr_embed.errors import UsageError, one_line
+from cxr_embed.models.config import StageConfig
+from cxr_embed.models.signature import TensorSpec, Wiring, choose_signature, wire
+from cxr_embed.models.tensorflow.devices import Placement
+from cxr_embed.models.tensorflow.graph_part import GraphPart
+from cxr_embed.models.tensorflow.runtime import import_tensorflow
+
+_log = logging.getLogger(__name__)
+
+
+class Stage:
+    """A loaded SavedModel with one way in and one way out.
+
+    Args:
+        path: its folder.
+        config: which signature, or which part of a TensorFlow 1 graph, to run.
+        placement: where to run it.
+        batch: images a replica and call, where every call should have the same number.
+
+    Raises:
+        UsageError: TensorFlow cannot load it, or it has nothing of what the config names.
+    """
+
+    def __init__(
+        self, path: str, config: StageConfig, placement: Placement, batch: int = 1
+    ) -> None:
+        self._placement = placement
+        self._pool = config.pool
+        with placement.scope():
+            self._loaded = _load(path)  # owns the variables that the function uses
+        if config.feed and config.fetch:
+            part, self.wiring = _prune(self._loaded, config, path)
+        else:
+            part, self.wiring = _signature(self._loaded, config)
+        self._call = placement.ready(part)
+        fixed = batch if placement.has_fixed_shapes else None
+        self._batch: int | None = self.wiring.batch or fixed
+
+    def take_one_at_a_time(self) -> None:
+        """Ends all batching, for images that do not stack."""
+        self._batch = 1
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Runs a batch of any length, in pieces where the model takes only so many at a time.
+
+        Memory that a device lacks is no failure: the pieces are halved until they fit, and stay so.
+
+        Raises:
+            ValueError: the model does not give one result for each image.
+        """
+        results: list[np.ndarray] = []
+        done = 0
+        while done < len(values):
+            batch = self._batch or len(values) - done
+            batches = values[done : done + batch * self._placement.replicas]
+            try:
+                results.append(self._run(batches, batch))
+            except import_tensorflow().errors.ResourceExhaustedError:
+                if self.wiring.batch is not None or batch == 1:
+                    raise
+                self._batch = batch // 2
+                _log.warning(
+                    "out of memory with %d images a call on %s: going on with %d",
+                    batch, self._placement.name, self._batch,
+                )  # fmt: skip
+                continue
+            done += len(batches)
+        return results[0] if len(results) == 1 else np.concatenate(results)
+
+    def _run(self, values: np.ndarray, batch: int) -> np.ndarray:
+        """Runs up to one batch for each replica; a fixed one is filled up."""
+        count = length = len(values)
+        if self._batch is not None:
+            length = batch * self._placement.replicas
+        if length > count:  # what fills it up is thrown away
+            values = np.concatenate([values, np.repeat(values[-1:], length - count, axis=0)])
+        pieces = [values[start : start + batch] for start in range(0, length, batch)]
+        results = self._call([dict(self._inputs(piece)) for piece in pieces])
+        given = sum(map(len, results))
+        if given != length:
+            raise ValueError(f"the model gave {given} results for {length} images")
+        return _average_blocks(np.concatenate(results), self._pool)[:count]
+
+    def _inputs(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        yield self.wiring.input_name, values
+        for name, spec, value in self.wiring.constants:
+            shape = [len(values) if size is None else size for size in spec.shape or ()]
+            yield name, np.full(shape, value, spec.dtype)
+
+
+def _load(path: str) -> Any:
+    tf = import_tensorflow()
+    try:
+        # Its import registers the ops that models with a text half are made of.
+        importlib.import_module("tensorflow_text")
+        text = "tensorflow_text is installed and lacks it, too"
+    except ImportError:
+        text = "if it is one of text models: pip install tensorflow-text, in TensorFlow's version"
+    except Exception as error:  # built for another TensorFlow; most models do without it
+        text = f"tensorflow_text cannot be imported: {one_line(error)}"
+    try:
+        return tf.saved_model.load(path)
+    except Exception as error:
+        hint = f"; {text}" if "Op type not registered" in str(error) else ""
+        raise UsageError(
+            f"--model_path {path} cannot be loaded: {one_line(error)}{hint}"
+        ) from error
+
+
+def _signature(loaded: Any, config: StageConfig) -> tuple[GraphPart, Wiring]:
+    key = choose_signature(list(loaded.signatures), config.signature)
+    function = loaded.signatures[key]
+    inputs = function.structured_input_signature[1]
+    wiring = wire(_specs(inputs), _specs(function.structured_outputs), config)
+    return GraphPart(function, tuple(sorted(inputs)), wiring.output_name), wiring
+
+
+def _prune(loaded: Any, config: StageConfig, path: str) -> tuple[GraphPart, Wiring]:
+    """Returns the part of a graph between two of its tensors.
+
+    The tensors' declared batch says nothing: the graph around fixes it, and the part need not.
+    """
+    feed, fetch = cast(str, config.feed), cast(str, config.fetch)
+    if not hasattr(loaded, "prune"):
+        raise UsageError(
+            f"--model_path {path} is no TensorFlow 1 graph: only one of those can be fed at "
+            f"{feed}; name a signature instead"
+        )
+    names = [feed, *(name for name, _ in config.constants)]
+    try:
+        feeds = {name: loaded.graph.as_graph_element(name) for name in names}
+        result = loaded.graph.as_graph_element(fetch)
+        pruned = loaded.prune(list(feeds.values()), [result])
+    except Exception as error:
+        raise UsageError(
+            f"--model_path {path} cannot be run from {feed} to {fetch}: {one_line(error)}"
+        ) from error
+
+    specs = {name: _any_batch(tensor) for name, tensor in feeds.items()}
+    return GraphPart(pruned, tuple(names)), wire(specs, {fetch: _any_batch(result)}, config)
+
+
+def _any_batch(tensor: Any) -> TensorSpec:
+    dtype, shape = _spec(tensor)
+    return TensorSpec(dtype, (None, *shape[1:]) if shape else shape)
+
+
+def _average_blocks(values: np.ndarray, pool: tuple[int, int] | None) -> np.ndarray:
+    """Averages (n, rows, columns, channels) over blocks that do not overlap."""
+    if pool is None:
+        return values
+    count, rows, columns, channels = values.shape
+    blocks = (count, rows // pool[0], pool[0], columns // pool[1], pool[1], channels)
+    return values.reshape(blocks).mean((2, 4), dtype=np.float32)
+
+
+def _specs(tensors: dict[str, Any]) -> dict[str, TensorSpec]:
+    return {name: _spec(tensor) for name, tensor in tensors.items()}
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+    return TensorSpec(tensor.dtype.name, shape)

@@ -1,0 +1,192 @@
+"""Where TensorFlow runs a model: the CPU, one or several GPUs, or the TPU of this host.
+
+A model has one replica on each device of the kind that was chosen, and all replicas share one
+queue: a call hands each of them its piece of the batch. With one CPU or GPU the model is called as
+it is; everything else goes through `tf.distribute.Strategy.run`, whichever the devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cxr_embed.errors import UsageError, one_line
+from cxr_embed.models.tensorflow.graph_part import GraphPart
+from cxr_embed.models.tensorflow.mixed_precision import in_bfloat16
+from cxr_embed.models.tensorflow.runtime import import_tensorflow
+
+# Inputs by name for each replica, to one result for each.
+Call = Callable[[list[dict[str, np.ndarray]]], list[np.ndarray]]
+
+
+class Placement:
+    """The devices that a model runs on, and how it is called there.
+
+    Args:
+        kind: `cpu`, `gpu` or `tpu`.
+        replicas: how many devices of that kind.
+        precision: `float32` or `bfloat16`.
+        xla: compile with XLA, which a TPU does anyway.
+        strategy: what spreads calls over the devices; None where TensorFlow's default is right.
+
+    Attributes:
+        has_fixed_shapes: whether every call should have the same number of images, since another
+            number means to compile or to tune the kernels once more.
+        name: for people.
+    """
+
+    def __init__(
+        self, kind: str, replicas: int = 1, precision: str = "float32", *, xla: bool = False,
+        strategy: Any = None,
+    ) -> None:  # fmt: skip
+        self.kind, self.replicas, self.precision = kind, replicas, precision
+        self.has_fixed_shapes = kind != "cpu" or replicas > 1 or xla
+        self.name = kind if replicas == 1 else f"{replicas} x {kind}"
+        self._xla = xla and kind != "tpu"
+        self._strategy = strategy
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context to load a model in, so that each device gets its weights."""
+        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
+
+    def ready(self, part: GraphPart) -> Call:
+        """Returns how to run a part of a graph on all replicas at a time.
+
+        Raises:
+            UsageError: XLA or the TPU cannot take its input.
+        """
+        if part.takes_strings and (self._xla or self.kind == "tpu"):
+            raise UsageError(
+                f"the model's input {part.names[0]} takes PNGs, which "
+                f"{'XLA' if self._xla else 'a TPU'} cannot read: name a signature that takes "
+                "images in a --model_config"
+            )
+        tf = import_tensorflow()
+        function: Callable[..., Any] = part
+        # TensorFlow's own rewriter does this for one CPU, XLA for a TPU, and nobody for a GPU.
+        if self.precision == "bfloat16" and self.has_fixed_shapes and self.kind != "tpu":
+            function = in_bfloat16(part)
+        elif self._xla or self._strategy is not None:
+            function = part.rebuilt()
+        if self._xla:
+            function = tf.function(function, jit_compile=True)
+        if self._strategy is None:
+            return lambda pieces: [function(_tensors(pieces[0])).numpy()]
+        return _Replicated(function, self._strategy)
+
+
+class _Replicated:
+    """One function on all devices of a strategy, traced once for each shape it meets.
+
+    Attributes:
+        step: the `tf.function` that is called.
+    """
+
+    def __init__(self, function: Callable[..., Any], strategy: Any) -> None:
+        self._strategy = strategy
+        # A TPU takes no eager calls: the strategy has to be inside of a function.
+        self.step = import_tensorflow().function(
+            lambda inputs: strategy.run(function, args=(inputs,))
+        )
+
+    def __call__(self, pieces: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        spread = self._strategy.experimental_distribute_values_from_function
+        tensors = [_tensors(piece) for piece in pieces]
+
+        def values(name: str) -> Any:
+            return spread(lambda context: tensors[context.replica_id_in_sync_group][name])
+
+        results = self.step({name: values(name) for name in pieces[0]})
+        return [result.numpy() for result in self._strategy.experimental_local_results(results)]
+
+
+def _tensors(piece: dict[str, np.ndarray]) -> dict[str, Any]:
+    tf = import_tensorflow()
+    return {name: tf.constant(value) for name, value in piece.items()}
+
+
+def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Placement:
+    """Readies devices.
+
+    Args:
+        wanted: `auto` (a GPU before a TPU before the CPU), `cpu`, `gpu` or `tpu`.
+        precision: `float32` or `bfloat16`.
+        xla: compile with XLA.
+
+    Returns:
+        All devices of that kind that TensorFlow sees on this host.
+
+    Raises:
+        UsageError: a device that was asked for is absent, or has no such precision.
+    """
+    tf = import_tensorflow()
+    gpus, has_tpu = tf.config.list_physical_devices("GPU"), _sees_tpu()
+    if wanted == "gpu" and not gpus:
+        raise UsageError(
+            "--device=gpu: TensorFlow sees no GPU here; install its CUDA libraries "
+            "(pip install 'tensorflow[and-cuda]'), look what TF_CPP_MIN_LOG_LEVEL=0 says, or pass "
+            "--device=cpu"
+        )
+    if wanted == "tpu" and not has_tpu:
+        raise UsageError(
+            "--device=tpu: TensorFlow sees no TPU here (it takes the package tensorflow-tpu on a "
+            "TPU machine); pass --device=auto or cpu"
+        )
+    # A TPU multiplies in bfloat16 whatever is asked for, so nobody gets it by asking for less.
+    if wanted == "tpu" or (wanted == "auto" and has_tpu and not gpus and precision == "bfloat16"):
+        return _choose_tpu(precision)
+    if wanted == "cpu":
+        with contextlib.suppress(RuntimeError):  # devices in use since an earlier model
+            tf.config.set_visible_devices([], "GPU")
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
+    kind = "gpu" if gpus and wanted != "cpu" else "cpu"
+    _set_precision(precision, kind)
+    devices = [device.name for device in tf.config.list_logical_devices(kind.upper())]
+    if xla and len(devices) > 1:
+        raise UsageError(
+            f"xla in the model config is for one device and there are {len(devices)}: leave it "
+            "out, or show one only (CUDA_VISIBLE_DEVICES=0)"
+        )
+    strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
+    return Placement(kind, len(devices), precision, xla=xla, strategy=strategy)
+
+
+def _sees_tpu() -> bool:
+    tf = import_tensorflow()
+    return any(tf.config.list_physical_devices(kind) for kind in ("TPU", "TPU_SYSTEM"))
+
+
+def _choose_tpu(precision: str) -> Placement:
+    if precision != "bfloat16":
+        raise UsageError("--device=tpu multiplies in bfloat16: pass --precision=bfloat16, too")
+    try:
+        strategy = _tpu_strategy()
+    except Exception as error:
+        raise UsageError(f"--device=tpu: the TPU cannot be used: {one_line(error)}") from error
+    return Placement("tpu", strategy.num_replicas_in_sync, precision, strategy=strategy)
+
+
+@functools.cache
+def _tpu_strategy() -> Any:
+    """Starts this host's TPU; a second start would lose what is in its memory."""
+    tf = import_tensorflow()
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _set_precision(precision: str, kind: str) -> None:
+    """Lets TensorFlow compute in bfloat16, or takes that back."""
+    tf = import_tensorflow()
+    half = precision == "bfloat16"
+    # The option for GPUs, auto_mixed_precision, means float16: `Placement.ready` does it instead.
+    rewriter = "auto_mixed_precision_onednn_bfloat16"
+    tf.config.optimizer.set_experimental_options({rewriter: half and kind == "cpu"})
+    # float32 that is float32 everywhere: records from a GPU and from a CPU may lie side by side.
+    tf.config.experimental.enable_tensor_float_32_execution(half)

@@ -1,0 +1,98 @@
+"""TensorFlow SavedModels, one or several in a row, run by TensorFlow."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_embed.errors import UsageError, one_line
+from cxr_embed.models import inputs
+from cxr_embed.models.fit import ModelInput
+from cxr_embed.models.settings import batch_size_for
+from cxr_embed.models.signature import (
+    check_embedding_size,
+    embedding_size,
+    image_input,
+    not_a_vector,
+)
+from cxr_embed.models.tensorflow import devices
+from cxr_embed.models.tensorflow.chain import Stage
+from cxr_embed.radiograph import Radiograph
+
+if TYPE_CHECKING:
+    from cxr_embed.models import ModelSettings
+
+
+class SavedModel:
+    """A SavedModel, or a chain of them, that turns images into vectors; see `EmbeddingModel`.
+
+    Calls are one at a time: the model uses all cores or devices by itself, and threads that fight
+    over them cost both time and memory.
+
+    Args:
+        settings: what to load and where to run it.
+
+    Raises:
+        UsageError: TensorFlow cannot load it, or it cannot be called as the settings say.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        config = settings.config
+        self._config = config
+        placement = devices.choose(settings.device, settings.precision, xla=config.xla)
+        self.device = placement.name
+        best = settings.batch_size or batch_size_for(placement.kind) * placement.replicas
+        batch = math.ceil(best / placement.replicas)
+        stages = zip(settings.folders, config.chain, strict=True)
+        self._stages = [Stage(*both, placement, batch) for both in stages]
+        self._lock = threading.Lock()
+        first, last = self._stages[0].wiring, self._stages[-1].wiring
+        self.input = image_input(first, config)
+        is_open = isinstance(self.input, ModelInput) and self.input.is_open
+        if is_open:  # images of many sizes do not stack
+            self._stages[0].take_one_at_a_time()
+        locked = None if first.batch is None else first.batch * placement.replicas
+        self.max_batch_size = 1 if is_open else locked
+        self.best_batch_size = min(best, self.max_batch_size or best)
+        said = None if config.stages else embedding_size(last, config)
+        self.embedding_size = said or self._measure_embedding_size()
+        check_embedding_size(self.embedding_size, config)
+
+    def fit(self, radiograph: Radiograph) -> Any:
+        """Returns a radiograph as `embed` wants it."""
+        return inputs.fit(radiograph, self.input)
+
+    def embed(self, images: Sequence[Any]) -> np.ndarray:
+        """Computes embeddings.
+
+        Args:
+            images: fitted radiographs, at most `max_batch_size`.
+
+        Returns:
+            float32 of shape (n, embedding_size).
+        """
+        values = inputs.stack(images)
+        with self._lock:
+            for stage in self._stages:
+                values = stage(values)
+        return self._as_vectors(values).astype(np.float32, copy=False)
+
+    def _as_vectors(self, values: np.ndarray) -> np.ndarray:
+        if self._config.pooling == "mean":
+            return values.mean(tuple(range(1, values.ndim - 1)), dtype=np.float32)
+        return values.reshape(len(values), -1) if self._config.pooling else values
+
+    def _measure_embedding_size(self) -> int:
+        """Runs the model once, which also shows whether the stages of a chain fit together."""
+        try:
+            vectors = self.embed([self.fit(inputs.example_radiograph())])
+        except Exception as error:
+            raise UsageError(f"the model cannot be run: {one_line(error)}") from error
+        if vectors.ndim != 2:
+            name = self._stages[-1].wiring.output_name
+            raise UsageError(not_a_vector(name, f"of shape {list(vectors.shape)}"))
+        return int(vectors.shape[1])

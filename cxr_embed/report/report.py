@@ -1,0 +1,262 @@
+"""What goes into a report: everything is counted and computed here, nothing is drawn."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cxr_embed import __version__
+from cxr_embed.embeddings import neighbours as search
+from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+from cxr_embed.errors import UsageError
+from cxr_embed.report import duplicates, maps, oddities
+from cxr_embed.report.colouring import Colouring, colour
+from cxr_embed.report.header_statistics import VIEW, count
+from cxr_embed.report.label_columns import LabelColumns, read_label_columns
+from cxr_embed.report.thumbnails import Look, look_at_all
+from cxr_embed.runs import history as run_history
+from cxr_embed.runs.fingerprint import OutputConfig, read_output_config
+
+MAPS = ("auto", "pca", "umap")
+
+# Pictures of each list on the page.
+SHOWN_ODDITIES = 24
+SHOWN_GROUPS = 24
+SHOWN_OF_GROUP = 6
+SHOWN_FARTHEST = 6
+
+# Pairs whose cosines tell how alike images are in general.
+_PAIRS = 20_000
+
+_COLUMNS_AT_MOST = 40
+
+Item = TypeVar("Item")
+Watch = Callable[[str, int, Iterator[Any]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What the user asked for; the fields are the verb's flags."""
+
+    input_path: str
+    labels_csv: str | None = None
+    colour_by: str | None = None
+    images: int = 200
+    points: int = 3000
+    maps: str = "auto"
+    duplicate_similarity: float = 0.98
+    seed: int = 0
+    threads: int = 2
+
+
+@dataclass
+class Map:
+    """A map of some embeddings: its name, and float32 of shape (points, 2)."""
+
+    name: str
+    coordinates: np.ndarray
+
+
+@dataclass
+class Report:
+    """All that a page says.
+
+    Attributes:
+        settings: what was asked for.
+        made: when.
+        version: of this program.
+        embeddings: all of them.
+        config: how they were made; None where the output does not say.
+        runs: the runs into the output, the oldest first.
+        ends: what became of each image.
+        paces: how fast runs went over time.
+        lengths: of the embeddings, float32 of shape (n,).
+        cosines: of random pairs, and of the same around the mean of all; float32 of shape (2, m).
+        components: the directions in which they differ most.
+        closeness: who is near to whom.
+        groups: near-duplicates.
+        oddities: codes by row.
+        looks: second looks at images, by row.
+        headers: counts of what their headers say.
+        plotted: rows on the maps.
+        maps: one or two.
+        colourings: ways to colour their points; the first is the one to begin with.
+        labels: where there was a table of labels.
+    """
+
+    settings: ReportSettings
+    made: datetime.datetime
+    version: str
+    embeddings: Embeddings
+    config: OutputConfig | None
+    runs: list[run_history.Run]
+    ends: run_history.Ends
+    paces: list[run_history.Pace]
+    lengths: np.ndarray
+    cosines: np.ndarray
+    components: maps.PrincipalComponents
+    closeness: duplicates.Closeness
+    groups: list[duplicates.Group]
+    oddities: dict[int, list[str]] = field(default_factory=dict)
+    looks: dict[int, Look] = field(default_factory=dict)
+    headers: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    plotted: list[int] = field(default_factory=list)
+    maps: list[Map] = field(default_factory=list)
+    colourings: list[Colouring] = field(default_factory=list)
+    labels: LabelColumns | None = None
+
+    @property
+    def rendering(self) -> str:
+        """How the run rendered the images."""
+        return str(self.config.fingerprint.get("rendering", "")) if self.config else ""
+
+    @property
+    def farthest(self) -> list[int]:
+        """Rows that are least like their nearest neighbours, the farthest first."""
+        order = np.argsort(self.closeness.mean_similarities, kind="stable")[:SHOWN_FARTHEST]
+        return [int(row) for row in self.closeness.rows[order]]
+
+
+def make_report(settings: ReportSettings, say: Callable[[str], None], watch: Watch) -> Report:
+    """Reads an output and computes all that a report says.
+
+    Args:
+        settings: what was asked for.
+        say: tells a person one line.
+        watch: shows progress of (what, how many, the items) while it hands the items on.
+
+    Raises:
+        UsageError: there are no embeddings, or labels or flags do not fit.
+    """
+    path = settings.input_path
+    if settings.maps == "umap" and not maps.has_umap():
+        raise UsageError("--map=umap: UMAP is not installed: pip install 'cxr-embed[explore]'")
+    embeddings = load_embeddings(path)
+    values = embeddings.values
+    say(f"{len(embeddings)} embeddings of {values.shape[1]} floats in {path}")
+    labels = None
+    if settings.labels_csv:
+        labels = read_label_columns(settings.labels_csv, embeddings.ids, embeddings.image_ids)
+    _check_colour(settings.colour_by, labels)
+    components = maps.principal_components(values, settings.seed)
+    closeness = duplicates.find_closest(values, components.centre, settings.seed)
+    runs = run_history.read_runs(path)
+    report = Report(
+        settings=settings,
+        made=datetime.datetime.now(datetime.UTC),
+        version=__version__,
+        embeddings=embeddings,
+        config=read_output_config(path),
+        runs=runs,
+        ends=run_history.read_ends(runs),
+        paces=run_history.paces(runs, run_history.record_times(path)),
+        lengths=search.lengths(values),
+        cosines=_cosines_of_pairs(values, components.centre, settings.seed),
+        components=components,
+        closeness=closeness,
+        groups=duplicates.group_duplicates(
+            closeness, settings.duplicate_similarity, duplicates.identical_rows(values)
+        ),
+        labels=labels,
+    )
+    _look(report, watch)
+    _find_oddities(report)
+    _draw_maps(report, say)
+    return report
+
+
+def _check_colour(wanted: str | None, labels: LabelColumns | None) -> None:
+    known = [*(labels.columns if labels else ()), VIEW]
+    if wanted and wanted not in known:
+        raise UsageError(f"--colour_by {wanted}: pass one of {', '.join(known)}")
+
+
+def _cosines_of_pairs(values: np.ndarray, centre: np.ndarray, seed: int) -> np.ndarray:
+    """Returns cosines of random pairs of different rows, from the origin and from the mean."""
+    total = len(values)
+    if total < 2:
+        return np.empty((2, 0), np.float32)
+    random = np.random.default_rng(seed)
+    pairs = min(_PAIRS, total * (total - 1) // 2)
+    first = random.integers(0, total, pairs)
+    second = (first + random.integers(1, total, pairs)) % total
+    found = np.empty((2, pairs), np.float32)
+    for start in range(0, pairs, search.BLOCK_ROWS):
+        part = slice(start, start + search.BLOCK_ROWS)
+        one, other = values[first[part]], values[second[part]]
+        for row, origin in enumerate((None, centre)):
+            found[row, part] = np.einsum(
+                "ij,ij->i", search.unit(one, origin), search.unit(other, origin)
+            )
+    return found
+
+
+def _look(report: Report, watch: Watch) -> None:
+    """Looks at the images that the page shows: those that stand out, and a random sample."""
+    if not report.settings.images:
+        return
+    total = len(report.embeddings)
+    random = np.random.default_rng(report.settings.seed)
+    sample = random.choice(total, min(report.settings.images, total), replace=False)
+    in_groups = [row for g in report.groups[:SHOWN_GROUPS] for row in g.rows[:SHOWN_OF_GROUP]]
+    far = report.closeness.rows[oddities.far_from_others(report.closeness.mean_similarities)]
+    wanted = [*sample.tolist(), *report.farthest, *far[:SHOWN_ODDITIES].tolist(), *in_groups]
+    rows = list(dict.fromkeys(int(row) for row in wanted))
+    looks = look_at_all(
+        [report.embeddings.image_ids[row] for row in rows],
+        report.rendering or "cxr_foundation",
+        report.settings.threads,
+        lambda found: watch("looking at images", len(rows), found),
+    )
+    report.looks = dict(zip(rows, looks, strict=True))
+    report.headers = count(look.header for look in looks[: len(sample)])
+
+
+def _find_oddities(report: Report) -> None:
+    pictures = {row: look.picture for row, look in report.looks.items() if look.picture is not None}
+    report.oddities = oddities.pixel_oddities(pictures)
+    is_far = oddities.far_from_others(report.closeness.mean_similarities)
+    for row in report.closeness.rows[is_far]:
+        report.oddities.setdefault(int(row), []).append("far")
+
+
+def _draw_maps(report: Report, say: Callable[[str], None]) -> None:
+    settings, total = report.settings, len(report.embeddings)
+    # Those that have pictures come first, so that they are on the map.
+    random = np.random.default_rng(settings.seed)
+    others = random.permutation(total).tolist() if total > settings.points else range(total)
+    report.plotted = list(dict.fromkeys([*report.looks, *others]))[: settings.points]
+    coordinates = report.components.project(report.embeddings.values[report.plotted])
+    flat = np.zeros((len(coordinates), 2), np.float32)
+    flat[:, : min(2, coordinates.shape[1])] = coordinates[:, :2]
+    report.maps = [Map("Principal components", flat)]
+    if settings.maps != "pca" and maps.has_umap():
+        if len(coordinates) >= maps.LEAST_FOR_UMAP:
+            say(f"computing a UMAP of {len(coordinates)} embeddings")
+            report.maps.append(Map("UMAP", maps.umap(coordinates, settings.seed)))
+        elif settings.maps == "umap":
+            say(f"warning: fewer than {maps.LEAST_FOR_UMAP} embeddings make no UMAP")
+    report.colourings = _colourings(report)
+
+
+def _colourings(report: Report) -> list[Colouring]:
+    """Returns the ways to colour the maps, the one that was asked for first."""
+    columns: dict[str, list[str]] = {}
+    if report.labels:
+        columns = {
+            name: [values[row] for row in report.plotted]
+            for name, values in report.labels.columns.items()
+        }
+    views = [
+        report.looks[row].header.get(VIEW, "") if row in report.looks else ""
+        for row in report.plotted
+    ]
+    columns.setdefault(VIEW, views)
+    wanted = report.settings.colour_by
+    names = [name for name, values in columns.items() if any(values) or name == wanted]
+    names.sort(key=lambda name: name != wanted)
+    return [colour(name, columns[name]) for name in names[:_COLUMNS_AT_MOST]]

@@ -1,0 +1,233 @@
+"""What a search starts from: an image of the output, a record, or an image file embedded now."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxr_embed import models, storage
+from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX
+from cxr_embed.embeddings.collection import Embeddings
+from cxr_embed.errors import ImageRejected, UsageError
+from cxr_embed.imaging.image_files import read_image
+from cxr_embed.models.config import ModelConfig
+from cxr_embed.models.sharing import shared
+from cxr_embed.records import BadRecord, decode_record
+from cxr_embed.runs.fingerprint import (
+    OutputConfig,
+    differences,
+    make_fingerprint,
+    read_output_config,
+)
+from cxr_embed.runs.history import read_runs
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search for.
+
+    Attributes:
+        words: what it was taken for.
+        embedding: float32 of shape (d,).
+        path: of its image.
+        row: its own row among the embeddings, -1 where it has none.
+    """
+
+    words: str
+    embedding: np.ndarray
+    path: str
+    row: int = -1
+
+
+def resolve(
+    query: str,
+    embeddings: Embeddings,
+    output_path: str,
+    *,
+    model_path: str | None = None,
+    device: str = "auto",
+    say: Say = lambda line: None,
+) -> Query:
+    """Finds out what a person means by a query, in this order.
+
+    A dicom id or path of the embeddings themselves; a record file; an image file, which is embedded
+    as the output's own images were.
+
+    Args:
+        query: as given.
+        embeddings: those that are searched.
+        output_path: where they came from, which also says how they were made.
+        model_path: where the model lies now; by default where the runs found it.
+        device: to embed an image on.
+        say: tells a person one line.
+
+    Raises:
+        UsageError: it is none of them, or an image cannot be embedded in the same way.
+    """
+    if (row := _row_of(query, embeddings)) is not None:
+        return Query("an image of this output", embeddings.values[row],
+                     embeddings.image_ids[row], row)  # fmt: skip
+    if query.endswith(RECORD_SUFFIX):
+        found = _read_record(query, output_path)
+    elif _is_there(query):
+        embedding = _embed(query, output_path, model_path, device, say)
+        found = Query("an image file, embedded now", embedding, query)
+    else:
+        hint = _hint(query, embeddings)
+        raise UsageError(f"--query {query}: neither an id in {output_path} nor a file{hint}")
+    if found.embedding.shape != embeddings.values.shape[1:]:
+        raise UsageError(
+            f"--query {query} has {found.embedding.size} floats, the embeddings in {output_path} "
+            f"have {embeddings.values.shape[1]}: they are of two models"
+        )
+    # A record of the output itself, or a copy of one, is not its own neighbour.
+    rows = [row for row, path in enumerate(embeddings.image_ids) if path == found.path]
+    return Query(found.words, found.embedding, found.path, rows[0] if len(rows) == 1 else -1)
+
+
+def _row_of(query: str, embeddings: Embeddings) -> int | None:
+    for names in (embeddings.ids, embeddings.image_ids):
+        rows = [row for row, name in enumerate(names) if name == query]
+        if len(rows) > 1:
+            raise UsageError(
+                f"--query {query} names {len(rows)} images: say which by its path, such as "
+                f"{embeddings.image_ids[rows[0]]}"
+            )
+        if rows:
+            return rows[0]
+    return None
+
+
+def _hint(query: str, embeddings: Embeddings) -> str:
+    near = difflib.get_close_matches(query, embeddings.ids, 1) if len(embeddings) < 100_000 else []
+    return f"; did you mean {near[0]}?" if near else f", such as {embeddings.ids[0]}"
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return storage.exists(path) if storage.is_remote(path) else Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_record(path: str, output_path: str) -> Query:
+    try:
+        record = decode_record(storage.read_bytes(path))
+    except BadRecord as error:
+        raise UsageError(f"--query {path} is damaged: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--query {path} cannot be read: {error.strerror or error}") from error
+    theirs, ours = _config_above(path), read_output_config(output_path)
+    if theirs and ours and (changed := differences(theirs.fingerprint, ours.fingerprint)):
+        raise UsageError(
+            f"--query {path} was made with other settings than {output_path} "
+            f"({', '.join(changed)}), so that their embeddings cannot be compared"
+        )
+    return Query("a record", record.embedding, record.image_id)
+
+
+def _config_above(path: str) -> OutputConfig | None:
+    """Returns how the output that a record lies in was made; mirrored outputs have folders."""
+    if storage.is_remote(path):
+        return read_output_config(path.rpartition("/")[0])
+    for folder in Path(path).absolute().parents:
+        if (folder / CONFIG_NAME).is_file():
+            return read_output_config(str(folder))
+    return None
+
+
+def _embed(
+    path: str, output_path: str, model_path: str | None, device: str, say: Say
+) -> np.ndarray:
+    """Embeds one image as the output's own were, or refuses to."""
+    config = read_output_config(output_path)
+    if config is None:
+        raise UsageError(
+            f"{output_path} has no {CONFIG_NAME}, so that nothing tells how to embed {path}: "
+            "search for an id or a record"
+        )
+    try:
+        radiograph = read_image(storage.read_bytes(path), rendering=config.fingerprint["rendering"])
+    except ImageRejected as rejected:
+        raise UsageError(f"--query {path} cannot be embedded: {rejected}") from rejected
+    except OSError as error:
+        raise UsageError(f"--query {path} cannot be read: {error.strerror or error}") from error
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
+    settings = same_model(output_path, config, model_path, device)
+    say(f"embedding {path} with {settings.path}")
+    model = shared(settings).model
+    embedding = np.asarray(model.embed([model.fit(radiograph)])[0], np.float32)
+    if not np.isfinite(embedding).all():
+        raise UsageError(f"--query {path} cannot be embedded: the model gave NaN or infinity")
+    return embedding
+
+
+def same_model(
+    output_path: str, config: OutputConfig, model_path: str | None, device: str
+) -> models.ModelSettings:
+    """Returns the model that made an output, once it is sure that it would do the same again.
+
+    Args:
+        output_path: the output.
+        config: what it says of itself.
+        model_path: where the model lies now; None is where the runs found it.
+        device: to run it on.
+
+    Raises:
+        UsageError: the model is gone, has changed, is hosted, or anything else that decides the
+            numbers is not what it was.
+    """
+    made = config.fingerprint
+    if made.get("engine") == "vertex":
+        raise UsageError(
+            f"{output_path} was made by a hosted endpoint, to which no image is sent without being "
+            "asked: embed the image with the main job and search for its record"
+        )
+    where = model_path or _recorded_model(output_path, made.get("model_sha256"))
+    if not Path(where).is_dir():
+        raise UsageError(
+            f"the model of {output_path} is no longer at {where}: pass --model_path"
+            if model_path is None
+            else f"--model_path {where} does not exist or is not a folder"
+        )
+    try:
+        settings = models.ModelSettings(
+            where,
+            ModelConfig.from_dict(made.get("model_config")),
+            device=device,
+            engine=made["engine"],
+            precision=made["precision"],
+        )
+        models.check_is_there(settings)
+        now = make_fingerprint(
+            model_sha256=models.content_id(settings),
+            model_config=settings.config.as_dict(),
+            rendering=made["rendering"],
+            precision=settings.precision,
+            engine=settings.engine,
+        )
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
+    if changed := differences(made, json.loads(json.dumps(now))):
+        remedy = "; pass --model_path with the one that it was" if "model_sha256" in changed else ""
+        raise UsageError(
+            f"an image embedded now would not fit those in {output_path}: {', '.join(changed)} "
+            f"changed since{remedy}"
+        )
+    return settings
+
+
+def _recorded_model(output_path: str, model_sha256: object) -> str:
+    for run in reversed(read_runs(output_path)):
+        path = run.manifest.get("model_path")
+        if path and run.fingerprint.get("model_sha256") == model_sha256:
+            return str(path)
+    raise UsageError(f"no run of {output_path} tells where its model lies: pass --model_path")
