@@ -29,7 +29,7 @@ class TestAnyStage:
             (errno.EMFILE, "no file handles left"),
             (errno.ENFILE, "no file handles left"),
             (errno.ENOMEM, "no memory left"),
-            (errno.ENOTCONN, "mounted file system has gone away"),
+            (errno.ENOTCONN, "mounted file system"),
         ],
     )
     def test_what_is_used_up_is_the_machines(self, stage: Stage, number: int, what: str) -> None:
