@@ -15,7 +15,13 @@ from apache_beam.pvalue import TaggedOutput
 from cxr_embed.elements import Embedding, ImageRef
 from cxr_embed.models import ModelSettings
 from cxr_embed.outcomes import Failed
-from cxr_embed.pipeline.concurrency import NAMESPACE, Result, ThreadedDoFn, Threads
+from cxr_embed.pipeline.concurrency import (
+    NAMESPACE,
+    BundleTurn,
+    Result,
+    ThreadedDoFn,
+    Threads,
+)
 from cxr_embed.pipeline.handler import EmbeddingModelHandler, FittedImage, fit
 from cxr_embed.pipeline.read import ReadRadiographs
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
@@ -141,6 +147,18 @@ class _Fit(ThreadedDoFn):
 
 class _Split(beam.DoFn):
     """Embedding or Failed -> one output for each, with failures counted by reason."""
+
+    def setup(self) -> None:
+        self._turn = BundleTurn()
+
+    def start_bundle(self) -> None:
+        self._turn.begin()
+
+    def finish_bundle(self) -> None:
+        self._turn.end()
+
+    def teardown(self) -> None:
+        self._turn.end()
 
     def process(self, outcome: Embedding | Failed) -> Iterator[Any]:
         if isinstance(outcome, Failed):
