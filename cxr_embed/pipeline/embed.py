@@ -131,7 +131,8 @@ class _Fit(ThreadedDoFn):
 
     def threads(self) -> Threads:
         # What the next batch needs is fitted while the model runs.
-        return Threads("fit", usable_cores(), self._handler.batch_size)
+        count = max(1, usable_cores() // 2)
+        return Threads("fit", count, self._handler.batch_size)
 
     def setup(self) -> None:
         super().setup()
