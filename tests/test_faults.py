@@ -29,7 +29,7 @@ class TestAnyStage:
             (errno.EMFILE, "no file handles left"),
             (errno.ENFILE, "no file handles left"),
             (errno.ENOMEM, "no memory left"),
-            (errno.ENOTCONN, "mounted file system has gone away"),
+            (errno.ENOTCONN, "mounted file system"),
         ],
     )
     def test_what_is_used_up_is_the_machines(self, stage: Stage, number: int, what: str) -> None:
@@ -76,7 +76,7 @@ class TestWriting:
         assert machine_fault(system_error(number), Stage.WRITE, "out/1.tfrecord") is None
 
     @pytest.mark.parametrize("kind", [PlaceUnavailable, PermissionError, FileNotFoundError])
-    def test_a_service_that_refuses_everybody(self, kind: type[OSError]) -> None:
+    def test_a_service_that_refuses_every_object(self, kind: type[OSError]) -> None:
         fault = machine_fault(kind("gs://b/1: 403\nForbidden"), Stage.WRITE)
         assert str(fault) == "cannot be written: gs://b/1: 403 Forbidden"
 
@@ -112,7 +112,7 @@ class TestModels:
     @pytest.mark.parametrize(
         "name", ["Unauthorized", "Unauthenticated", "Forbidden", "PermissionDenied", "NotFound"]
     )
-    def test_an_endpoint_that_lets_nobody_in_is_the_machines(self, name: str) -> None:
+    def test_an_endpoint_that_refuses_the_account_is_the_machines(self, name: str) -> None:
         from google.api_core import exceptions
 
         error = getattr(exceptions, name)("who are you")

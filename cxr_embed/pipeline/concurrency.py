@@ -9,8 +9,8 @@ A Dataflow worker runs many bundles at a time, each on a thread and with DoFn in
 Memory must not grow with their number, so two things belong to the process and not to an instance:
 
 - threads and places for elements in flight are shared by all instances of a step;
-- no more than `BUNDLES_AT_A_TIME` bundles work. The others wait at their first element, having
-  taken one element each from Beam, which is free to give the rest of them to other workers.
+- no more than `BUNDLES_AT_A_TIME` bundles work. The others wait before their first element, and
+  Beam is free to give what is in them to other workers.
 """
 
 from __future__ import annotations
@@ -70,6 +70,29 @@ class Result(NamedTuple):
     counts: dict[str, int]
 
 
+class BundleTurn:
+    """A DoFn's part in its bundle's turn: from `start_bundle` to `finish_bundle` or `teardown`.
+
+    A bundle is known by the thread that Beam runs it on. It has its turn as long as one of its
+    steps holds it, so the step that comes last decides: that is why the step after the model, which
+    waits for the bundle's last batch, holds it too.
+    """
+
+    def __init__(self) -> None:
+        self._thread: int | None = None
+
+    def begin(self) -> None:
+        """Waits for the bundle's turn, unless another step of it has taken it already."""
+        self.end()  # of a bundle that failed
+        self._thread = _turns.take()
+
+    def end(self) -> None:
+        """Gives the turn back, if this step holds it."""
+        if self._thread is not None:
+            _turns.give_back(self._thread)
+            self._thread = None
+
+
 class ThreadedDoFn(beam.DoFn):
     """Applies `work` to each element in a thread, and yields the results in order.
 
@@ -93,8 +116,11 @@ class ThreadedDoFn(beam.DoFn):
         self._threads = self.threads()
         self._shared = _acquire(self._threads)
         self._in_flight: deque[tuple[Future[Result], Any, Any]] = deque()
-        self._turn: int | None = None
+        self._turn = BundleTurn()
         self._counts: Counter[str] = Counter()
+
+    def start_bundle(self) -> None:
+        self._turn.begin()
 
     def process(
         self,
@@ -102,8 +128,6 @@ class ThreadedDoFn(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[Any]:
-        if self._turn is None:
-            self._turn = _turns.take()
         self._in_flight.append((self._shared.start(self.work, element), timestamp, window))
         # A failed element is noticed before any later one costs more work.
         while self._in_flight and (self._shared.is_full() or self._has_failed()):
@@ -115,7 +139,7 @@ class ThreadedDoFn(beam.DoFn):
         for name, number in self._counts.items():
             Metrics.counter(NAMESPACE, name).inc(number)
         self._counts.clear()
-        self._end_turn()
+        self._turn.end()
 
     def teardown(self) -> None:
         for future, _, _ in self._in_flight:
@@ -123,7 +147,7 @@ class ThreadedDoFn(beam.DoFn):
         wait([future for future, _, _ in self._in_flight])
         self._shared.ended(len(self._in_flight))
         self._in_flight.clear()
-        self._end_turn()
+        self._turn.end()
         _release(self._threads)
 
     def _oldest(self) -> Any:
@@ -137,11 +161,6 @@ class ThreadedDoFn(beam.DoFn):
 
     def _has_failed(self) -> bool:
         return any(f.done() and f.exception() is not None for f, _, _ in self._in_flight)
-
-    def _end_turn(self) -> None:
-        if self._turn is not None:
-            _turns.give_back(self._turn)
-            self._turn = None
 
 
 class _Shared:

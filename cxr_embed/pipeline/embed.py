@@ -15,7 +15,13 @@ from apache_beam.pvalue import TaggedOutput
 from cxr_embed.elements import Embedding, ImageRef
 from cxr_embed.models import ModelSettings
 from cxr_embed.outcomes import Failed
-from cxr_embed.pipeline.concurrency import NAMESPACE, Result, ThreadedDoFn, Threads
+from cxr_embed.pipeline.concurrency import (
+    NAMESPACE,
+    BundleTurn,
+    Result,
+    ThreadedDoFn,
+    Threads,
+)
 from cxr_embed.pipeline.handler import EmbeddingModelHandler, FittedImage, fit
 from cxr_embed.pipeline.read import ReadRadiographs
 from cxr_embed.pipeline.threads import usable_cores
@@ -125,7 +131,8 @@ class _Fit(ThreadedDoFn):
 
     def threads(self) -> Threads:
         # What the next batch needs is fitted while the model runs.
-        return Threads("fit", usable_cores(), self._handler.batch_size)
+        count = max(1, usable_cores() // 2)
+        return Threads("fit", count, self._handler.batch_size)
 
     def setup(self) -> None:
         super().setup()
@@ -141,6 +148,18 @@ class _Fit(ThreadedDoFn):
 
 class _Split(beam.DoFn):
     """Embedding or Failed -> one output for each, with failures counted by reason."""
+
+    def setup(self) -> None:
+        self._turn = BundleTurn()
+
+    def start_bundle(self) -> None:
+        self._turn.begin()
+
+    def finish_bundle(self) -> None:
+        self._turn.end()
+
+    def teardown(self) -> None:
+        self._turn.end()
 
     def process(self, outcome: Embedding | Failed) -> Iterator[Any]:
         if isinstance(outcome, Failed):

@@ -21,7 +21,7 @@ from cxr_embed.pipeline.threads import reading_threads, usable_cores
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS, InputFacts, Radiograph
 
 # Radiographs that are read already and wait for the model, for each core.
-_WAITING_PER_CORE = 2
+_WAITING_PER_CORE = 1
 
 
 class ReadResult(NamedTuple):

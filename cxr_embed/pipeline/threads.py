@@ -18,9 +18,10 @@ def reading_threads(asked: int, *, device: str, is_remote: bool, cores: int | No
         cores: cores to count on; by default those that this process may use.
     """
     cores = cores or usable_cores()
-    # A model on the CPU takes all cores by itself. Beside an accelerator, or a model elsewhere,
-    # every core decodes, and as many more threads cover the waits.
-    chosen = cores + 1 if device == "cpu" else 2 * cores
+    # A model on the CPU takes all cores by itself: more threads than cores only push each other's
+    # pixels out of the caches. Beside an accelerator, or a model elsewhere, as many more threads
+    # cover the waits.
+    chosen = cores if device == "cpu" else 2 * cores
     return asked or chosen + _MORE_FOR_NETWORK * is_remote
 
 

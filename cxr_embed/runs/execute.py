@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import tempfile
 import time
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_embed import models, storage
 from cxr_embed.errors import MachineFault, UsageError, one_line
+from cxr_embed.faults import machine_fault
 from cxr_embed.models import inputs
 from cxr_embed.models.outline import Outline, outline
-from cxr_embed.pipeline.threads import reading_threads
+from cxr_embed.outcomes import Stage
 from cxr_embed.runs import resume, tables
 from cxr_embed.runs.fingerprint import OutputConfig, require_same_software, write_output_config
 from cxr_embed.runs.folder import write_manifest
@@ -97,8 +99,8 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
     if plan.todo:
         # Held until the end, so that the graph's workers in this process need not load it again.
         model = _load_model(plan, conditions, log)
-        _prepare_output(plan)
         reserve.enter_context(_reserved_space(plan))
+        _prepare_output(plan)
         metrics = _run(plan, conditions, result, log, watch)
         del model
     reserve.close()
@@ -137,6 +139,7 @@ def _counts(plan: Plan, found: tables.Counts) -> dict[str, int]:
 def _load_model(plan: Plan, conditions: Conditions, log: Log) -> object:
     """Loads the model, or reads its signature where only workers elsewhere load it."""
     from cxr_embed.models.sharing import shared
+    from cxr_embed.pipeline.threads import reading_threads  # Beam takes seconds to import
 
     job = plan.job
     settings = worker_settings(plan)
@@ -218,6 +221,12 @@ def _reserved_space(plan: Plan) -> contextlib.AbstractContextManager[Any]:
         file = tempfile.TemporaryFile(dir=plan.folder)  # noqa: SIM115  closed by the caller
         os.posix_fallocate(file.fileno(), 0, size)
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            with contextlib.suppress(OSError):  # nothing was written
+                Path(plan.folder).rmdir()
+                Path(plan.folder).parent.rmdir()
+            fault = machine_fault(error, Stage.WRITE, f"--output_path {plan.job.output_path}")
+            raise (fault or error) from error
         raise UsageError(
             f"--output_path {plan.job.output_path} cannot be written to: {error.strerror or error}"
         ) from error

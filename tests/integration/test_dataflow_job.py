@@ -157,7 +157,6 @@ def test_between_the_list_and_the_tables_are_the_three_public_steps(submission: 
         t.unique_name.partition("/")[0] for t in submission.graph.components.transforms.values()
     }
     assert {s for s in steps if s[:4] != "ref_"} == {
-        "",
         "List",
         "Spread",
         "Read",

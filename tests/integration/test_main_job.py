@@ -154,7 +154,7 @@ class TestOutcomes:
         written = manifest(tmp_path / "out")
         cores = len(os.sched_getaffinity(0))
         assert written["batch_size"] == 1
-        assert written["decode_threads"] == cores + 1
+        assert written["decode_threads"] == cores
         job(output_path=tmp_path / "said", decode_threads=2, batch_size=6)
         written = manifest(tmp_path / "said")
         assert (written["batch_size"], written["decode_threads"]) == (6, 2)

@@ -106,7 +106,7 @@ class TestOneBadImage:
     def test_no_image_is_no_call(self, moody: str) -> None:
         assert SharedModel(ModelSettings(moody)).embed_each([]) == []
 
-    def test_a_radiograph_that_cannot_be_fitted_is_told_by_itself(self, own: Any) -> None:
+    def test_a_radiograph_that_cannot_be_fitted_is_rejected_by_itself(self, own: Any) -> None:
         fitted = own(lambda images: images).fit(Radiograph(np.zeros((9, 9), np.uint16)))
         assert isinstance(fitted, ImageRejected)
         assert fitted.reason == "model_error"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -12,8 +14,9 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.windowed_value import WindowedValue
+from builders import make_dicom
 
-from cxr_embed.pipeline import concurrency
+from cxr_embed.pipeline import EmbedRadiographs, ReadRadiographs, concurrency
 from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
 
 
@@ -182,10 +185,9 @@ def test_sixteen_harness_threads_hold_no_more_than_one_process_may() -> None:
     assert worker.taken == 16 * 6
     # In flight: 5, and one more for each of the two bundles that work.
     assert worker.most_in_flight <= 5 + concurrency.BUNDLES_AT_A_TIME
-    # Each waiting bundle has taken one element and left the others to be split off.
+    # A waiting bundle has taken nothing: all of it can be given to other workers.
     assert worker.taken_before_first is not None
-    waiting = 16 - concurrency.BUNDLES_AT_A_TIME
-    assert worker.taken_before_first <= waiting + 5 + concurrency.BUNDLES_AT_A_TIME
+    assert worker.taken_before_first <= 5 + concurrency.BUNDLES_AT_A_TIME
 
 
 def test_two_threaded_steps_of_one_bundle_share_its_turn() -> None:
@@ -199,6 +201,7 @@ def test_two_threaded_steps_of_one_bundle_share_its_turn() -> None:
             one, two = self.steps
             for step in self.steps:
                 step.setup()
+            for step in reversed(self.steps):  # as Beam does
                 step.start_bundle()
             for element in range(5):
                 for value in values(one.process(element, 0, None)):
@@ -231,3 +234,36 @@ def test_quick_work_is_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundle(fn, [1, 2, 3]) == [1, 2, 3]
     fn.teardown()
     assert where == {threading.current_thread().name}
+
+
+def note(element: Any, file: str, sign: str) -> Any:
+    """Notes in a file what has passed; an append is atomic, and no thread copies a file."""
+    with Path(file).open("a") as stream:
+        stream.write(sign)
+    return element
+
+
+def test_a_bundle_keeps_its_turn_until_its_last_batch_is_through_the_model(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    """Else the next bundles would fill batches of their own while this one waits for the model."""
+    path = tmp_path / "a.dcm"
+    path.write_bytes(make_dicom())
+    file = str(tmp_path / "passed")
+
+    def bundle() -> None:
+        with beam.Pipeline(runner="FnApiRunner") as pipeline:
+            read = pipeline | beam.Create([str(path)] * 7, reshuffle=False) | ReadRadiographs()
+            before = read.radiographs | "before" >> beam.Map(note, file, "+")
+            embedded = before | EmbedRadiographs(str(tiny_model), batch_size=4)
+            _ = embedded.embeddings | "after" >> beam.Map(note, file, "-")
+
+    threads = [threading.Thread(target=bundle) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    changes = [1 if sign == "+" else -1 for sign in Path(file).read_text()]
+    assert (len(changes), sum(changes)) == (6 * 14, 0)
+    assert max(itertools.accumulate(changes)) <= concurrency.BUNDLES_AT_A_TIME * 7

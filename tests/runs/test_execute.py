@@ -48,7 +48,8 @@ class Runner:
         paths = sorted(map(str, images.iterdir()))[:limit]
         refs = [ImageRef(path, dicom_id_of(path), is_listed=True) for path in paths]
         job = Job(refs, str(self.output), ModelSettings(str(self.model)), **settings)
-        return execute(make_plan(job, self.lines.append), self.lines.append, self.watch)
+        self.plan = make_plan(job, self.lines.append)
+        return execute(self.plan, self.lines.append, self.watch)
 
     @contextlib.contextmanager
     def watch(self, progress: Progress, count: int) -> Iterator[None]:
@@ -173,8 +174,13 @@ def test_an_interrupted_run_counts_what_it_did(run: Runner, images: Path) -> Non
 
 
 def test_tables_that_cannot_be_written_are_the_machines_fault(run: Runner, images: Path) -> None:
-    run.output.mkdir()
-    (run.output / "_runs").write_text("a file where the folder has to be")
+    @contextlib.contextmanager
+    def blocked(_progress: Progress, _count: int) -> Iterator[None]:
+        Path(run.plan.folder).mkdir(parents=True, exist_ok=True)
+        Path(run.plan.folder, "shards").write_text("a file where the folder has to be")
+        yield
+
+    run.watch = blocked  # type: ignore[method-assign]
     result = run(images)
     assert result.ended == "machine_fault"
     assert isinstance(result.error, MachineFault)

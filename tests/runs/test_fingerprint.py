@@ -156,7 +156,7 @@ class TestWorkers:
         require_same_software(fingerprint(model_sha256="another", rendering="cxr_foundation"))
 
     def test_a_decoder_that_the_launcher_lacks_is_refused(self, install: Install) -> None:
-        """The output would say that no record was made with it."""
+        """The output would not record which version of it made its records."""
         launcher = fingerprint()
         install(OPTIONAL, "1.0")
         with pytest.raises(MachineFault, match=rf"\(decoders\.{OPTIONAL}\)"):

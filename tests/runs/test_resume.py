@@ -218,7 +218,7 @@ class TestWhose:
         for path in (f"{tmp_path}/in/1.dcm", "./in/1.dcm", "in/../in/1.dcm", "link/1.dcm"):
             done = done_in("out", path)
             assert (done.records, done.others) == ({"1.tfrecord"}, [])
-        Path("in/1.dcm").unlink()  # now nobody can know
+        Path("in/1.dcm").unlink()  # now the two cannot be compared
         assert len(done_in("out", f"{tmp_path}/in/1.dcm").others) == 1
 
     def test_names_that_are_not_text_are_compared_too(self, tmp_path: Path) -> None:
