@@ -157,7 +157,7 @@ def _prepare(wanted: Pack, plan: Plan, say: Say) -> set[str]:
     for path in sorted(there, key=lambda path: path != SUMS_NAME):
         storage.remove(storage.join(wanted.output_path, path))
     data = json.dumps(asdict(plan), indent=2, sort_keys=True) + "\n"
-    storage.write_whole(plan_path, data.encode(), replace=True)
+    storage.write_whole(plan_path, data.encode())
     return set()
 
 
@@ -191,7 +191,7 @@ def _write_words(wanted: Pack, config: OutputConfig | None, result: Result) -> N
     )
     path = storage.join(wanted.output_path, CARD_NAME)
     if not storage.exists(path):  # the owner may have filled in the licence
-        storage.write_whole(path, card.encode(), replace=True)
+        storage.write_whole(path, card.encode())
     if config:
         write_output_config(wanted.output_path, config)
     for name in (CARD_NAME, PLAN_NAME, *([CONFIG_NAME] if config else [])):

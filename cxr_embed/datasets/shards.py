@@ -149,7 +149,7 @@ class ShardWriter:
         data = encode(names, values)
         path = storage.join(self._folder, name)
         try:
-            storage.write_whole(path, data, replace=True)
+            storage.write_whole(path, data)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
         self._count(name, hashlib.sha256(data).hexdigest(), len(data))
@@ -166,7 +166,7 @@ class ShardWriter:
         path = storage.join(self._folder, NPZ_NAME)
         shape = (self._plan.rows, self._plan.embedding_size)
         try:
-            with storage.open_whole(path, replace=True) as file:
+            with storage.open_whole(path) as file:
                 write_npz(file, blocks(), shape, self._plan.dtype)
                 size = file.seek(0, 2)
                 file.seek(0)

@@ -12,8 +12,8 @@ from cxr_embed.pipeline.threads import reading_threads, usable_cores
 @pytest.mark.parametrize(
     ("device", "is_remote", "expected"),
     [
-        ("cpu", False, 5),
-        ("cpu", True, 13),
+        ("cpu", False, 4),
+        ("cpu", True, 12),
         ("gpu", False, 8),
         ("gpu", True, 16),
         ("3 x tpu", False, 8),
@@ -37,6 +37,6 @@ def test_only_cores_that_this_process_may_use_count() -> None:
     try:
         os.sched_setaffinity(0, {min(before)})
         assert usable_cores() == 1
-        assert reading_threads(0, device="cpu", is_remote=False) == 2
+        assert reading_threads(0, device="cpu", is_remote=False) == 1
     finally:
         os.sched_setaffinity(0, before)
