@@ -44,12 +44,12 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     return models.Endpoint(*given)
 
 
-def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.ModelSettings:
+def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelSettings:
     """Returns which model to use, telling what a person should know of it first.
 
     Args:
         values: the main job's flags.
-        say: tells a person one line.
+        log: logs one line.
 
     Raises:
         UsageError: the flags contradict each other, or the model cannot be fetched or made.
@@ -57,18 +57,18 @@ def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.Mo
     config = read_model_config(values.model_config) if values.model_config else ModelConfig()
     endpoint = endpoint_of(values)
     if endpoint is not None:
-        say(f"warning: the images leave this machine: each is sent to {endpoint.name}")
+        log(f"warning: the images leave this machine: each is sent to {endpoint.name}")
         limit = config.endpoint.max_request_bytes
         if not (config.size or config.bits) and limit < _FULL_SIZE_BYTES:
-            say(
+            log(
                 f"warning: a 16-bit radiograph of full size rarely fits into {limit} bytes a "
                 "request: docs/models.md says what a model config can do about it"
             )
         return models.ModelSettings.of_endpoint(endpoint, config)
-    path = _model_path(values, say)
+    path = _model_path(values, log)
     revision = fetch.revision_of(path) if storage.is_remote(path) else ""
     if revision and not fetch.is_here(revision):
-        say(f"fetching {path} into the cache, once")
+        log(f"fetching {path} into the cache, once")
     return models.ModelSettings(
         path=path,
         config=config,
@@ -80,7 +80,7 @@ def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.Mo
     )
 
 
-def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
+def _model_path(values: flags.FlagValues, log: terminal.Log) -> str:
     """Returns the folder of the model, local or gs://."""
     if values.model_path and not storage.is_remote(values.model_path):
         return str(values.model_path)
@@ -88,9 +88,9 @@ def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
         return str(values.model_path)
     from cxr_embed.efficientnet import reference
 
-    say(
+    log(
         "warning: no --model_path: using the reference EfficientNet-L2 with random weights. "
         "Untrained embeddings carry no clinical meaning; docs/models.md says how to get trained "
         "weights."
     )
-    return reference.ensure_reference_model(say)
+    return reference.ensure_reference_model(log)

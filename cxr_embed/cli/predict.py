@@ -62,11 +62,11 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.heads import applying, mapped, saved
 
     terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     head = saved.read_head(values.head)
-    embeddings = mapped.open_embeddings(source, say)
+    embeddings = mapped.open_embeddings(source, log)
     predictions = applying.apply(
-        values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=say
+        values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=log
     )
     folder, _, name = output.rpartition("/")
     saved.write_files(folder or ".", {name: predictions.to_csv()})

@@ -122,6 +122,7 @@ def main(arguments: list[str]) -> int:
         print(cli_flags.help_text(USAGE, values))
         return 0
     from cxr_embed.cli import terminal
+    from cxr_embed.cli.progress import watching
     from cxr_embed.runs.execute import execute
     from cxr_embed.runs.plan import count_of_images, make_plan
 
@@ -129,7 +130,7 @@ def main(arguments: list[str]) -> int:
     runner, beam_arguments = _beam_flags(values, leftovers)
     _require(values)
     terminal.set_up_logging(values.verbosity)
-    log = terminal.Speaker(quiet=values.verbosity < 0)
+    log = terminal.Log(quiet=values.verbosity < 0)
     refs = sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
         output_path=values.output_path,
@@ -138,7 +139,7 @@ def main(arguments: list[str]) -> int:
     model = model_flags.model_settings(values, log)
     plan = make_plan(_job(values, refs, model, runner, beam_arguments), log)
     with _interruptible(plan):
-        result = execute(plan, log, terminal.progress_of(log))
+        result = execute(plan, log, watching("embedding", "images", quiet=values.verbosity < 0))
     terminal.print_summary(result)
     return _status(result, values.skip_errors)
 

@@ -87,12 +87,12 @@ def _search(values: flags.FlagValues) -> None:
     from cxr_embed.search import gallery, queries
 
     terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     path = values.input_path
     embeddings = load_embeddings(path)
     query = queries.resolve(
         values.query, embeddings, path,
-        model_path=values.model_path, device=values.device, say=say,
+        model_path=values.model_path, device=values.device, say=log,
     )  # fmt: skip
     found = search.nearest(
         embeddings.values, query.embedding[np.newaxis], values.k,
@@ -111,7 +111,7 @@ def _search(values: flags.FlagValues) -> None:
             output_path=path, rendering=rendering or "cxr_foundation", threads=threads,
         )  # fmt: skip
         write_page("html", values.html, page)
-        say(f"{values.html} shows them")
+        log(f"{values.html} shows them")
     _print(hits, f"{values.query}: {query.words}, among {len(embeddings)} embeddings")
 
 

@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.heads import mapped, saved, training
 
     terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     splits = training.Splits(
         values.train_split_name, head_flags.tune_split(values), values.test_split_name or None
     )
@@ -96,8 +96,8 @@ def main(arguments: list[str]) -> int:
     saved.require_free(output, values.overwrite, "--output_dir")
     table = head_flags.read_labels(values, heads)
     trained = training.train(
-        mapped.open_embeddings(source, say), table, splits, settings,
-        command=head_flags.command_of("train", arguments), say=say,
+        mapped.open_embeddings(source, log), table, splits, settings,
+        command=head_flags.command_of("train", arguments), say=log,
         allow_shared_patients=values.allow_shared_patients,
     )  # fmt: skip
     saved.require_free(output, values.overwrite, "--output_dir", [saved.HEAD_NAME])
