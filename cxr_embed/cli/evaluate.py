@@ -69,10 +69,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Evaluates predictions; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if bool(values.predictions) == bool(values.head):
         raise UsageError("pass one of --predictions and --head")
     output = head_flags.one_of(values, "output_dir", "output_path")
@@ -80,7 +78,6 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
     from cxr_embed.heads import evaluation, operating_points, predictions, saved
 
-    terminal.set_up_logging(0)
     log = terminal.Log()
     rules = tuple(
         operating_points.parse_rule(text) for text in values.operating_points.split(",") if text

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _FULL_SIZE_BYTES = 8_000_000
 
 
+# The published command names no location.
+DEFAULT_LOCATION = "us-central1"
+
+
 def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     """Returns the hosted endpoint that was asked for, if any.
 
@@ -27,13 +31,14 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     """
     names = ("embeddings_project", "endpoint_location", "endpoint_id")
     given = [values[name].value for name in names]
-    if not any(given):
+    if given == [None, DEFAULT_LOCATION, None]:
         return None
     for name, value in zip(names, given, strict=True):
         # It becomes part of a host name or of a path there.
         if not value:
             raise UsageError(
-                f"--{name} is missing: a hosted endpoint needs all of {', '.join(names)}"
+                f"--{name} is missing: a hosted endpoint needs --embeddings_project and "
+                "--endpoint_id"
             )
         pattern = r"[\w.:-]+" if name == names[0] else r"[\w-]+"
         if not re.fullmatch(pattern, value, re.ASCII):

@@ -63,10 +63,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Searches; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if not values.input_path:
         raise UsageError("--input_path is missing: an output of the main job")
     if not values.query:
@@ -86,7 +84,6 @@ def _search(values: flags.FlagValues) -> None:
     from cxr_embed.runs.fingerprint import read_output_config
     from cxr_embed.search import gallery, queries
 
-    terminal.set_up_logging(0)
     log = terminal.Log()
     path = values.input_path
     embeddings = load_embeddings(path)

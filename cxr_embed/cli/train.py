@@ -72,10 +72,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Trains a head; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     heads = head_flags.head_names(values)
     if not heads:
         raise UsageError("--head_name is missing: the column of --labels_csv to learn")
@@ -86,7 +84,6 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
     from cxr_embed.heads import mapped, saved, training
 
-    terminal.set_up_logging(0)
     log = terminal.Log()
     splits = training.Splits(
         values.train_split_name, head_flags.tune_split(values), values.test_split_name or None
