@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
-    """Reads or makes predictions and adds what the labels say."""
+    """Reads or computes predictions and adds the labels' columns."""
     from cxr_embed.heads import applying, mapped, predictions, saved
 
     if values.predictions:

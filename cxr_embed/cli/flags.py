@@ -68,7 +68,7 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
         UsageError: a value that a flag does not take, or an unreadable flagfile.
     """
     _define_common(values)
-    # Beam's flags may stand as `--name value`: go on after the first bare word.
+    # Beam's flags may be given as `--name value`: parse beyond the first bare word.
     values.set_gnu_getopt(True)
     try:
         rest = list(values(["cxr-embed", *arguments], known_only=True)[1:])

@@ -1,4 +1,4 @@
-"""`cxr-embed inspect`: what the program makes of one file, in words and as a picture."""
+"""`cxr-embed inspect`: how the program reads one file, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -145,11 +145,11 @@ def _write(path: str, data: bytes) -> None:
 
 
 def describe(path: str, found: Inspection) -> Iterator[str]:
-    """Yields the lines that tell a person what was found.
+    """Yields lines that describe what was found.
 
     Args:
         path: as the user gave it.
-        found: what there is to say.
+        found: the result of the inspection.
     """
     yield f"{path}: {found.file_type}, {found.bytes:,} bytes"
     if found.transfer_syntax:

@@ -50,7 +50,7 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
 
 
 def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelSettings:
-    """Returns which model to use, telling what a person should know of it first.
+    """Returns which model to use; logs what the user should know of it.
 
     Args:
         values: the main job's flags.
@@ -67,7 +67,7 @@ def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelS
         if not (config.size or config.bits) and limit < _FULL_SIZE_BYTES:
             log(
                 f"warning: a 16-bit radiograph of full size rarely fits into {limit} bytes a "
-                "request: docs/models.md says what a model config can do about it"
+                "request: docs/models.md shows how a model config reduces it"
             )
         return models.ModelSettings.of_endpoint(endpoint, config)
     path = _model_path(values, log)
@@ -95,7 +95,7 @@ def _model_path(values: flags.FlagValues, log: terminal.Log) -> str:
 
     log(
         "warning: no --model_path: using the reference EfficientNet-L2 with random weights. "
-        "Untrained embeddings carry no clinical meaning; docs/models.md says how to get trained "
+        "Untrained embeddings carry no clinical meaning; docs/models.md shows how to get trained "
         "weights."
     )
     return reference.ensure_reference_model(log)

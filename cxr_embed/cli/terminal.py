@@ -23,7 +23,7 @@ def set_up_logging(verbosity: int) -> None:
             traceback of an unexpected error on an image.
     """
     _show_debugging(verbosity >= 1)
-    # TensorFlow logs through absl, and at its default level it is not for people.
+    # TensorFlow logs through absl; at its default level it logs what only its developers need.
     absl_logging.set_verbosity(verbosity or absl_logging.WARNING)
     if verbosity < 1:
         for name in ("pydicom", "tensorflow", "root"):

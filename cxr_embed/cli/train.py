@@ -116,7 +116,7 @@ def _settings(values: flags.FlagValues) -> NetworkSettings:
 
 
 def default_output(heads: tuple[str, ...]) -> str:
-    """Returns the folder that is written where nobody names one."""
+    """Returns the default of --output_dir."""
     return "heads/" + "+".join(re.sub(r"[^\w.-]+", "_", head) for head in heads)[:100]
 
 

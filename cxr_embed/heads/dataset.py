@@ -26,7 +26,7 @@ class Labelled:
         labels: float32 (n, heads): 0, 1, or NaN where there is no label.
         splits: the split of each.
         groups: int64 (n,); images of one patient have the same number.
-        has_groups: whether the labels say which patient an image is of.
+        has_groups: whether the labels have a column of patients.
         extras: further columns, as text.
         unmatched: keys of labels that no embedding has, with their lines.
         unlabelled: how many embeddings no label names.
@@ -94,7 +94,7 @@ def join(
 
 
 def _groups(names: Sequence[str]) -> tuple[np.ndarray, bool]:
-    """Numbers patients; an image whose patient nobody names is a patient of its own."""
+    """Numbers patients; an image without a patient counts as a patient of its own."""
     numbers: dict[str, int] = {}
     found = []
     for at, name in enumerate(names):
@@ -157,7 +157,7 @@ def check_both_classes(labelled: Labelled, split: str) -> None:
 
 
 def describe(labelled: Labelled, splits: Sequence[str]) -> list[str]:
-    """Returns lines that tell a person what fitted and what did not."""
+    """Returns lines about what was joined and what was not."""
     lines = []
     for split in splits:
         labels = labelled.labels[labelled.of_split(split)]

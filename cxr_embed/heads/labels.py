@@ -1,4 +1,4 @@
-"""Labels of images: what a labels CSV says, row by row, checked and never guessed.
+"""Labels of images from a labels CSV: each cell is checked, none is guessed.
 
 A labels CSV has a column that names the images, such as `image_id`, the column `split`, one column
 a head (1, 0 or blank), and any others, such as a patient or what subgroups are made of.
@@ -28,7 +28,8 @@ class LabelOptions:
 
     Attributes:
         heads: names of the heads: columns.
-        group_column: what tells patients apart; None takes one of GROUP_COLUMNS if it is there.
+        group_column: the column that identifies patients; None takes one of GROUP_COLUMNS, if
+            there.
         extra_columns: columns to keep as text, for subgroups.
         uncertain: a key of UNCERTAIN_POLICIES: what -1 means.
         blank: a key of BLANK_POLICIES: what an empty cell means.
@@ -54,7 +55,7 @@ class LabelTable:
             which one, `embeddings.joining` decides.
         lines: the line of the file that each row is from.
         splits: names of the splits.
-        groups: patients; empty strings where nobody says.
+        groups: patients; empty strings where the file has none.
         values: float32 of shape (rows, heads): 0, 1, or NaN where there is no label.
         extras: further columns, as text.
     """
@@ -78,7 +79,7 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
     Args:
         path: local or gs://, plain or gzip-compressed.
         options: which columns, and what blank and -1 mean.
-        flag: what the user said it with, for messages.
+        flag: the flag that named the file, for messages.
 
     Returns:
         All rows, whatever their split.

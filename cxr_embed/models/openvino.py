@@ -62,7 +62,7 @@ class OpenVinoModel:
             wiring = wire(_specs(model.inputs), _specs(model.outputs), config.chain[0])
             self.input = _require_images(image_input(wiring, config))
             size = embedding_size(wiring, config)
-            # OpenVINO picks bfloat16 by itself where the processor has it: say what was asked for.
+            # OpenVINO picks bfloat16 by itself where the processor has it: set what was asked for.
             hint = "bf16" if settings.precision == "bfloat16" else "f32"
             self._compiled = openvino.compile_model(
                 model, "CPU", {"INFERENCE_PRECISION_HINT": hint}

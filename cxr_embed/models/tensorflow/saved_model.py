@@ -56,8 +56,8 @@ class SavedModel:
         locked = None if first.batch is None else first.batch * placement.replicas
         self.max_batch_size = 1 if is_open else locked
         self.best_batch_size = min(best, self.max_batch_size or best)
-        said = None if config.stages else embedding_size(last, config)
-        self.embedding_size = said or self._measure_embedding_size()
+        known = None if config.stages else embedding_size(last, config)
+        self.embedding_size = known or self._measure_embedding_size()
         check_embedding_size(self.embedding_size, config)
 
     def fit(self, radiograph: Radiograph) -> Any:
