@@ -1,1 +1,1 @@
-"""The verbs: flags and words for people, nothing else."""
+"""The verbs of the command line: flags, progress, logs and summaries."""

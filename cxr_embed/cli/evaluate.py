@@ -11,7 +11,7 @@ from cxr_embed.cli import head_flags
 from cxr_embed.errors import UsageError
 
 if TYPE_CHECKING:
-    from cxr_embed.cli.terminal import Speaker
+    from cxr_embed.cli.terminal import Log
     from cxr_embed.heads.evaluation import Options
     from cxr_embed.heads.predictions import Predictions
 
@@ -69,10 +69,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Evaluates predictions; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if bool(values.predictions) == bool(values.head):
         raise UsageError("pass one of --predictions and --head")
     output = head_flags.one_of(values, "output_dir", "output_path")
@@ -80,15 +78,14 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
     from cxr_embed.heads import evaluation, operating_points, predictions, saved
 
-    terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     rules = tuple(
         operating_points.parse_rule(text) for text in values.operating_points.split(",") if text
     )
     if output:
         saved.require_free(output, values.overwrite, "--output_dir")
-    found = _predictions(values, say)
-    options = _options(values, found, rules, say)
+    found = _predictions(values, log)
+    options = _options(values, found, rules, log)
     result = evaluation.evaluate(found, options)
     if values.compare_to:
         other = predictions.read_predictions(values.compare_to, "--compare_to")
@@ -119,8 +116,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _predictions(values: flags.FlagValues, say: Speaker) -> Predictions:
-    """Reads or makes predictions and adds what the labels say."""
+def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
+    """Reads or computes predictions and adds the labels' columns."""
     from cxr_embed.heads import applying, mapped, predictions, saved
 
     if values.predictions:
@@ -129,9 +126,9 @@ def _predictions(values: flags.FlagValues, say: Speaker) -> Predictions:
         found = predictions.read_predictions(values.predictions)
     else:
         head = saved.read_head(values.head)
-        embeddings = mapped.open_embeddings(head_flags.embeddings_path(values), say)
+        embeddings = mapped.open_embeddings(head_flags.embeddings_path(values), log)
         found = applying.apply(
-            values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=say
+            values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=log
         )
     extras = tuple(dict.fromkeys(values.subgroup_column or []))
     if values.labels_csv or values.mimic_dir:
@@ -139,12 +136,12 @@ def _predictions(values: flags.FlagValues, say: Speaker) -> Predictions:
         table = head_flags.read_labels(values, heads, extras, needs_split=False)
         joined = predictions.attach(found, table)
         if joined.unmatched:
-            say(
+            log(
                 f"warning: labels of images that have no prediction: {len(joined.unmatched)}, such "
                 f"as {joined.unmatched[0][1]}"
             )
         if joined.unlabelled:
-            say(f"predictions that no label names: {joined.unlabelled}")
+            log(f"predictions that no label names: {joined.unlabelled}")
     elif extras:
         raise UsageError("--subgroup_column is a column of the labels: pass --labels_csv, too")
     if found.labels is None:
@@ -152,7 +149,7 @@ def _predictions(values: flags.FlagValues, say: Speaker) -> Predictions:
     return found
 
 
-def _options(values: flags.FlagValues, found: Predictions, rules: Any, say: Speaker) -> Options:
+def _options(values: flags.FlagValues, found: Predictions, rules: Any, log: Log) -> Options:
     """Returns what to measure, with the splits that there are."""
     from cxr_embed.heads.evaluation import Options
 
@@ -171,7 +168,7 @@ def _options(values: flags.FlagValues, found: Predictions, rules: Any, say: Spea
             f"{', '.join(there) or 'no splits'}"
         )
     if tune is None and any(rule.kind != "threshold" for rule in rules):
-        say("warning: thresholds are chosen on the images that they are measured on")
+        log("warning: thresholds are chosen on the images that they are measured on")
     return Options(
         split, tune, rules, tuple(dict.fromkeys(values.subgroup_column or [])),
         values.num_bootstrap, values.seed,

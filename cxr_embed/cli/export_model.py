@@ -42,16 +42,12 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Exports a model; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if not values.output:
         raise UsageError("--output is missing: the folder to write")
-    from cxr_embed.cli import terminal
     from cxr_embed.efficientnet.export import export_model
 
-    terminal.set_up_logging(0)
     report = export_model(
         values.output,
         architecture=values.architecture,

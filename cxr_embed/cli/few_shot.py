@@ -59,10 +59,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Draws the curve; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     heads = head_flags.head_names(values)
     if not heads:
         raise UsageError("--head_name is missing: the column of --labels_csv to learn")
@@ -82,22 +80,21 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
     from cxr_embed.heads import dataset, few_shot, mapped, saved
 
-    terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     saved.require_free(output, values.overwrite, "--output_dir")
     table = head_flags.read_labels(values, heads)
-    embeddings = mapped.open_embeddings(source, say)
+    embeddings = mapped.open_embeddings(source, log)
     labelled = dataset.join(embeddings, table, allow_shared_patients=values.allow_shared_patients)
     splits = (values.train_split_name, values.test_split_name)
     for line in dataset.describe(labelled, splits):
-        say(line)
+        log(line)
     dataset.check_splits(labelled, splits)
     options = few_shot.Options(
         *splits, max_per_class=values.max_per_class, num_seeds=values.num_seeds,
         classifiers=classifiers, seed=values.seed, hidden_layer_sizes=layers,
         num_steps=values.num_steps, batch_size=values.batch_size, resamples=values.num_bootstrap,
     )  # fmt: skip
-    files = few_shot.run(embeddings, labelled, options, say)
+    files = few_shot.run(embeddings, labelled, options, log)
     saved.require_free(output, values.overwrite, "--output_dir", [few_shot.RESULTS_NAME])
     command = f"{head_flags.command_of('few-shot', arguments)}\n".encode()
     saved.write_files(output, {"command.txt": command, **dict(reversed(files.items()))})

@@ -19,6 +19,36 @@ COMMON_FLAGS = {
 HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
 
+def begin(
+    values: flags.FlagValues, arguments: list[str], usage: str, *, takes_rest: bool = False
+) -> list[str] | None:
+    """Begins a verb: shows its help, or parses its flags and sets up what is logged.
+
+    Args:
+        values: the verb's flags, unparsed; they are parsed afterwards.
+        arguments: the command line without the program's name and the verb.
+        usage: the help's text above the flags.
+        takes_rest: let arguments that are not flags of the verb be.
+
+    Returns:
+        The arguments that are not flags of the verb, in order; None where the help was shown, so
+        that there is nothing else to do.
+
+    Raises:
+        UsageError: a value that a flag does not take, or an argument that the verb does not know.
+    """
+    if wants_help(arguments):
+        print(help_text(usage, values))
+        return None
+    rest = parse(values, arguments)
+    if not takes_rest:
+        refuse_unknown(values, rest)
+    from cxr_embed.cli import terminal
+
+    terminal.set_up_logging(values.verbosity if "verbosity" in values else 0)
+    return rest
+
+
 def wants_help(arguments: list[str]) -> bool:
     """Whether the user asked for help."""
     return any(argument in HELP_FLAGS for argument in arguments)
@@ -32,21 +62,21 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
         arguments: the command line without the program's name.
 
     Returns:
-        What is left over, in order.
+        The arguments that are no flags of the verb, in order.
 
     Raises:
         UsageError: a value that a flag does not take, or an unreadable flagfile.
     """
     _define_common(values)
-    # Beam's flags may stand as `--name value`: go on after the first bare word.
+    # Beam's flags may be given as `--name value`: parse beyond the first bare word.
     values.set_gnu_getopt(True)
     try:
-        leftovers = list(values(["cxr-embed", *arguments], known_only=True)[1:])
+        rest = list(values(["cxr-embed", *arguments], known_only=True)[1:])
     except flags.Error as error:
         raise UsageError(one_line(error)) from error
     if values.gcs_billing_project:
         gcs.configure(replace(gcs.settings(), billing_project=values.gcs_billing_project))
-    return leftovers
+    return rest
 
 
 def _define_common(values: flags.FlagValues) -> None:
@@ -56,13 +86,13 @@ def _define_common(values: flags.FlagValues) -> None:
             flags.DEFINE_string(name, None, help_, flag_values=values)
 
 
-def refuse_leftovers(values: flags.FlagValues, leftovers: list[str]) -> None:
-    """Raises UsageError that names the first of `leftovers` and, if close, what was meant."""
-    if not leftovers:
+def refuse_unknown(values: flags.FlagValues, unknown: list[str]) -> None:
+    """Raises UsageError that names the first unknown argument and, if close, what was meant."""
+    if not unknown:
         return
     import difflib
 
-    first = leftovers[0].partition("=")[0]
+    first = unknown[0].partition("=")[0]
     near = difflib.get_close_matches(first.lstrip("-"), list(values), 1)
     hint = f"; did you mean --{near[0]}?" if near and first.startswith("-") else ""
     kind = "flag" if first.startswith("-") else "argument"

@@ -98,7 +98,7 @@ def embeddings_path(values: flags.FlagValues) -> str:
     """Returns where the embeddings are.
 
     Raises:
-        UsageError: nobody said.
+        UsageError: neither flag was given.
     """
     found = one_of(values, "data_dir", "input_path")
     if not found:

@@ -1,4 +1,4 @@
-"""`cxr-embed inspect`: what the program makes of one file, in words and as a picture."""
+"""`cxr-embed inspect`: how the program reads one file, as text and as a picture."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Inspects a file; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    rest = cli_flags.begin(values, arguments, USAGE, takes_rest=True)
+    if rest is None:
         return 0
-    path = _input_path(values, cli_flags.parse(values, arguments))
+    path = _input_path(values, rest)
     data = _read(path)
     _check_output(values.output_path, path)
     found = inspect_file(
@@ -106,9 +106,9 @@ def main(arguments: list[str]) -> int:
     return 1 if any(rendered.rejected for rendered in found.rendered) else 0
 
 
-def _input_path(values: flags.FlagValues, leftovers: list[str]) -> str:
-    files = [word for word in leftovers if not word.startswith("-")]
-    cli_flags.refuse_leftovers(values, [word for word in leftovers if word.startswith("-")])
+def _input_path(values: flags.FlagValues, rest: list[str]) -> str:
+    files = [word for word in rest if not word.startswith("-")]
+    cli_flags.refuse_unknown(values, [word for word in rest if word.startswith("-")])
     if len(files) + bool(values.input_path) != 1:
         raise UsageError("name one file: cxr-embed inspect FILE")
     return str(values.input_path or files[0])
@@ -145,11 +145,11 @@ def _write(path: str, data: bytes) -> None:
 
 
 def describe(path: str, found: Inspection) -> Iterator[str]:
-    """Yields the lines that tell a person what was found.
+    """Yields lines that describe what was found.
 
     Args:
         path: as the user gave it.
-        found: what there is to say.
+        found: the result of the inspection.
     """
     yield f"{path}: {found.file_type}, {found.bytes:,} bytes"
     if found.transfer_syntax:

@@ -72,7 +72,7 @@ def _fail(line: object, status: int) -> int:
 
 
 def _list_of_verbs() -> str:
-    lines = ["cxr-embed VERB [flags]    (cxr-embed VERB --help says more)", ""]
+    lines = ["cxr-embed VERB [flags]    (cxr-embed VERB --help lists its flags)", ""]
     lines += [f"  {verb:<14} {what}" for verb, (_, what) in VERBS.items()]
     return "\n".join(lines)
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _FULL_SIZE_BYTES = 8_000_000
 
 
+# The published command names no location.
+DEFAULT_LOCATION = "us-central1"
+
+
 def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     """Returns the hosted endpoint that was asked for, if any.
 
@@ -27,13 +31,14 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     """
     names = ("embeddings_project", "endpoint_location", "endpoint_id")
     given = [values[name].value for name in names]
-    if not any(given):
+    if given == [None, DEFAULT_LOCATION, None]:
         return None
     for name, value in zip(names, given, strict=True):
         # It becomes part of a host name or of a path there.
         if not value:
             raise UsageError(
-                f"--{name} is missing: a hosted endpoint needs all of {', '.join(names)}"
+                f"--{name} is missing: a hosted endpoint needs --embeddings_project and "
+                "--endpoint_id"
             )
         pattern = r"[\w.:-]+" if name == names[0] else r"[\w-]+"
         if not re.fullmatch(pattern, value, re.ASCII):
@@ -44,12 +49,12 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     return models.Endpoint(*given)
 
 
-def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.ModelSettings:
-    """Returns which model to use, telling what a person should know of it first.
+def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelSettings:
+    """Returns which model to use; logs what the user should know of it.
 
     Args:
         values: the main job's flags.
-        say: tells a person one line.
+        log: logs one line.
 
     Raises:
         UsageError: the flags contradict each other, or the model cannot be fetched or made.
@@ -57,18 +62,18 @@ def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.Mo
     config = read_model_config(values.model_config) if values.model_config else ModelConfig()
     endpoint = endpoint_of(values)
     if endpoint is not None:
-        say(f"warning: the images leave this machine: each is sent to {endpoint.name}")
+        log(f"warning: the images leave this machine: each is sent to {endpoint.name}")
         limit = config.endpoint.max_request_bytes
         if not (config.size or config.bits) and limit < _FULL_SIZE_BYTES:
-            say(
+            log(
                 f"warning: a 16-bit radiograph of full size rarely fits into {limit} bytes a "
-                "request: docs/models.md says what a model config can do about it"
+                "request: docs/models.md shows how a model config reduces it"
             )
         return models.ModelSettings.of_endpoint(endpoint, config)
-    path = _model_path(values, say)
+    path = _model_path(values, log)
     revision = fetch.revision_of(path) if storage.is_remote(path) else ""
     if revision and not fetch.is_here(revision):
-        say(f"fetching {path} into the cache, once")
+        log(f"fetching {path} into the cache, once")
     return models.ModelSettings(
         path=path,
         config=config,
@@ -80,7 +85,7 @@ def model_settings(values: flags.FlagValues, say: terminal.Speaker) -> models.Mo
     )
 
 
-def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
+def _model_path(values: flags.FlagValues, log: terminal.Log) -> str:
     """Returns the folder of the model, local or gs://."""
     if values.model_path and not storage.is_remote(values.model_path):
         return str(values.model_path)
@@ -88,9 +93,9 @@ def _model_path(values: flags.FlagValues, say: terminal.Speaker) -> str:
         return str(values.model_path)
     from cxr_embed.efficientnet import reference
 
-    say(
+    log(
         "warning: no --model_path: using the reference EfficientNet-L2 with random weights. "
-        "Untrained embeddings carry no clinical meaning; docs/models.md says how to get trained "
+        "Untrained embeddings carry no clinical meaning; docs/models.md shows how to get trained "
         "weights."
     )
-    return reference.ensure_reference_model(say)
+    return reference.ensure_reference_model(log)

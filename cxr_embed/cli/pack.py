@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from absl import flags
@@ -52,13 +51,12 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Packs; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     for name in ("input_path", "output_path"):
         if not values[name].value:
             raise UsageError(f"--{name} is missing: {values[name].help}")
+    from cxr_embed.cli import terminal
     from cxr_embed.cli.progress import counting
 
     quiet = values.verbosity < 0
@@ -72,9 +70,7 @@ def main(arguments: list[str]) -> int:
     )
     clock = time.perf_counter()
     with counting("packing", "embeddings", quiet=quiet) as start:
-        result = packing.pack(
-            wanted, lambda line: quiet or print(line, file=sys.stderr, flush=True), start
-        )
+        result = packing.pack(wanted, terminal.Log(quiet), start)
     print_summary(result, values.output_path, time.perf_counter() - clock)
     return 0
 

@@ -42,10 +42,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Applies a head; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if not values.head:
         raise UsageError("--head is missing: the folder that cxr-embed train has written")
     source = head_flags.embeddings_path(values)
@@ -61,12 +59,11 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
     from cxr_embed.heads import applying, mapped, saved
 
-    terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     head = saved.read_head(values.head)
-    embeddings = mapped.open_embeddings(source, say)
+    embeddings = mapped.open_embeddings(source, log)
     predictions = applying.apply(
-        values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=say
+        values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=log
     )
     folder, _, name = output.rpartition("/")
     saved.write_files(folder or ".", {name: predictions.to_csv()})

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from typing import Any
 
 from absl import flags
 
@@ -60,13 +57,13 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Writes a report; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if not values.input_path:
         raise UsageError("--input_path is missing: an output of the main job")
     check_page_path("output_path", values.output_path)
+    from cxr_embed.cli import terminal
+    from cxr_embed.cli.progress import tracking
     from cxr_embed.report.report import ReportSettings, make_report
     from cxr_embed.report.report_page import draw_report
 
@@ -82,8 +79,8 @@ def main(arguments: list[str]) -> int:
             seed=values.seed,
             threads=min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0))),
         ),
-        _say,
-        progress,
+        terminal.Log(),
+        lambda what, total, items: tracking(what, "images", total, items),
     )
     page = draw_report(report)
     write_page("output_path", values.output_path, page)
@@ -107,18 +104,3 @@ def write_page(flag: str, path: str, page: bytes) -> None:
         storage.write_whole(path, page, replace=True)
     except OSError as error:
         raise UsageError(f"--{flag} {path} cannot be written: {error.strerror or error}") from error
-
-
-def progress(what: str, total: int, items: Iterator[Any]) -> Iterator[Any]:
-    """Hands items on while a bar on the terminal, or one line elsewhere, says how far it is."""
-    if not sys.stderr.isatty():
-        _say(f"{what}: {total}")
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return iter(track(items, what, total, console=Console(stderr=True)))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

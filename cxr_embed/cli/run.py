@@ -71,7 +71,9 @@ def make_flags() -> flags.FlagValues:
     text(
         "embeddings_project", None, "Google Cloud project of a hosted endpoint, see docs/models.md"
     )
-    text("endpoint_location", None, "location of the hosted endpoint, such as us-central1")
+    text(
+        "endpoint_location", model_flags.DEFAULT_LOCATION, "location of the hosted endpoint"
+    )  # fmt: skip
     text(
         "endpoint_id", None, "a Vertex AI endpoint in place of a local model; images are sent to it"
     )
@@ -118,18 +120,17 @@ def main(arguments: list[str]) -> int:
         The exit status, 0 to 3.
     """
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    rest = cli_flags.begin(values, arguments, USAGE, takes_rest=True)
+    if rest is None:
         return 0
     from cxr_embed.cli import terminal
+    from cxr_embed.cli.progress import watching
     from cxr_embed.runs.execute import execute
     from cxr_embed.runs.plan import count_of_images, make_plan
 
-    leftovers = cli_flags.parse(values, arguments)
-    runner, beam_arguments = _beam_flags(values, leftovers)
+    runner, beam_arguments = _beam_flags(values, rest)
     _require(values)
-    terminal.set_up_logging(values.verbosity)
-    log = terminal.Speaker(quiet=values.verbosity < 0)
+    log = terminal.Log(quiet=values.verbosity < 0)
     refs = sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
         output_path=values.output_path,
@@ -138,7 +139,7 @@ def main(arguments: list[str]) -> int:
     model = model_flags.model_settings(values, log)
     plan = make_plan(_job(values, refs, model, runner, beam_arguments), log)
     with _interruptible(plan):
-        result = execute(plan, log, terminal.progress_of(log))
+        result = execute(plan, log, watching("embedding", "images", quiet=values.verbosity < 0))
     terminal.print_summary(result)
     return _status(result, values.skip_errors)
 
@@ -154,25 +155,25 @@ def _require(values: flags.FlagValues) -> None:
     model_flags.endpoint_of(values)
 
 
-def _beam_flags(values: flags.FlagValues, leftovers: list[str]) -> tuple[str, list[str]]:
+def _beam_flags(values: flags.FlagValues, rest: list[str]) -> tuple[str, list[str]]:
     """Returns the runner's name, empty for the in-process one, and Beam's flags, checked."""
-    if not leftovers:
+    if not rest:
         return "", []
     from cxr_embed.pipeline import beam_flags
 
-    bare = [argument for argument in leftovers if not argument.startswith("-")]
-    if bare and leftovers[0] == bare[0]:
-        cli_flags.refuse_leftovers(values, bare)
+    bare = [argument for argument in rest if not argument.startswith("-")]
+    if bare and rest[0] == bare[0]:
+        cli_flags.refuse_unknown(values, bare)
     try:
-        runner = beam_flags.check_beam_flags(leftovers)
+        runner = beam_flags.check_beam_flags(rest)
     except UsageError as error:
         unknown = getattr(error, "flags", None)
         if unknown:
-            cli_flags.refuse_leftovers(values, unknown)
+            cli_flags.refuse_unknown(values, unknown)
         raise
     if runner in _DIRECT_RUNNERS:
-        return "", beam_flags.without_runner(leftovers)
-    return runner, beam_flags.with_remote_defaults(leftovers)
+        return "", beam_flags.without_runner(rest)
+    return runner, beam_flags.with_remote_defaults(rest)
 
 
 def _job(

@@ -63,10 +63,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Searches; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if not values.input_path:
         raise UsageError("--input_path is missing: an output of the main job")
     if not values.query:
@@ -86,13 +84,12 @@ def _search(values: flags.FlagValues) -> None:
     from cxr_embed.runs.fingerprint import read_output_config
     from cxr_embed.search import gallery, queries
 
-    terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     path = values.input_path
     embeddings = load_embeddings(path)
     query = queries.resolve(
         values.query, embeddings, path,
-        model_path=values.model_path, device=values.device, say=say,
+        model_path=values.model_path, device=values.device, say=log,
     )  # fmt: skip
     found = search.nearest(
         embeddings.values, query.embedding[np.newaxis], values.k,
@@ -111,7 +108,7 @@ def _search(values: flags.FlagValues) -> None:
             output_path=path, rendering=rendering or "cxr_foundation", threads=threads,
         )  # fmt: skip
         write_page("html", values.html, page)
-        say(f"{values.html} shows them")
+        log(f"{values.html} shows them")
     _print(hits, f"{values.query}: {query.words}, among {len(embeddings)} embeddings")
 
 

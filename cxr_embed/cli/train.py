@@ -72,10 +72,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Trains a head; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     heads = head_flags.head_names(values)
     if not heads:
         raise UsageError("--head_name is missing: the column of --labels_csv to learn")
@@ -86,8 +84,7 @@ def main(arguments: list[str]) -> int:
     from cxr_embed.cli import terminal
     from cxr_embed.heads import mapped, saved, training
 
-    terminal.set_up_logging(0)
-    say = terminal.Speaker()
+    log = terminal.Log()
     splits = training.Splits(
         values.train_split_name, head_flags.tune_split(values), values.test_split_name or None
     )
@@ -96,8 +93,8 @@ def main(arguments: list[str]) -> int:
     saved.require_free(output, values.overwrite, "--output_dir")
     table = head_flags.read_labels(values, heads)
     trained = training.train(
-        mapped.open_embeddings(source, say), table, splits, settings,
-        command=head_flags.command_of("train", arguments), say=say,
+        mapped.open_embeddings(source, log), table, splits, settings,
+        command=head_flags.command_of("train", arguments), say=log,
         allow_shared_patients=values.allow_shared_patients,
     )  # fmt: skip
     saved.require_free(output, values.overwrite, "--output_dir", [saved.HEAD_NAME])
@@ -119,7 +116,7 @@ def _settings(values: flags.FlagValues) -> NetworkSettings:
 
 
 def default_output(heads: tuple[str, ...]) -> str:
-    """Returns the folder that is written where nobody names one."""
+    """Returns the default of --output_dir."""
     return "heads/" + "+".join(re.sub(r"[^\w.-]+", "_", head) for head in heads)[:100]
 
 

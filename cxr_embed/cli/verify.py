@@ -51,10 +51,8 @@ def make_flags() -> flags.FlagValues:
 def main(arguments: list[str]) -> int:
     """Verifies; returns the exit status."""
     values = make_flags()
-    if cli_flags.wants_help(arguments):
-        print(cli_flags.help_text(USAGE, values))
+    if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    cli_flags.refuse_leftovers(values, cli_flags.parse(values, arguments))
     if not values.input_path:
         raise UsageError(f"--input_path is missing: {values['input_path'].help}")
     from cxr_embed.cli.progress import counting

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from cxr_embed.elements import RECORD_SUFFIX, dicom_id_of
-from cxr_embed.embeddings import labels as label_tables
+from cxr_embed.embeddings import csv_table
 from cxr_embed.embeddings import neighbours as search
+from cxr_embed.embeddings.joining import NO_LABEL, ImageIndex, Source, join_labels
 from cxr_embed.embeddings.mimic_paths import mimic_ids
 from cxr_embed.embeddings.opening import open_parts
 from cxr_embed.embeddings.parts import Filtered, Part, read_parts
@@ -81,18 +81,13 @@ class Embeddings:
         Raises:
             UsageError: no such image, or several.
         """
-        for names, wanted in (
-            (self.image_ids, key), (self.ids, key),
-            (self.ids, dicom_id_of(key.removesuffix(RECORD_SUFFIX))),
-        ):  # fmt: skip
-            rows = [row for row, name in enumerate(names) if name == wanted]
-            if len(rows) > 1:
-                raise UsageError(
-                    f"{key} names {len(rows)} images: say which, for instance "
-                    f"{self.image_ids[rows[0]]}"
-                )
-            if rows:
+        for names in (self.image_ids, self.ids):
+            rows = [row for row, name in enumerate(names) if name == key]
+            if len(rows) == 1:
                 return rows[0]
+        found = ImageIndex(self.ids, self.image_ids).find(key)
+        if found is not None:
+            return found
         raise UsageError(f"no embedding of {key} among these {len(self)}")
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Embeddings:
@@ -155,7 +150,7 @@ class Embeddings:
         Raises:
             UsageError: pandas is not installed.
         """
-        pandas = label_tables.import_pandas()
+        pandas = csv_table.import_pandas()
         found = [mimic_ids(image_id) for image_id in self.image_ids]
         return pandas.DataFrame(
             {
@@ -168,39 +163,42 @@ class Embeddings:
         )
 
     def join(self, labels: pd.DataFrame | str | os.PathLike[str], on: str | None = None) -> Joined:
-        """Puts a label to each embedding, and says what found no partner.
+        """Gives each embedding its label, and lists what has no partner.
 
         Args:
             labels: a DataFrame, or the path of a CSV file, local or gs://. One row an image, whose
                 key is a full URI, a relative path, a file name or a dicom id; extensions do not
                 matter, so that labels of `x.jpg` fit `x.dcm`.
-            on: the column with the key; without it, the one that names the most images.
-                `study_id` and `subject_id` join MIMIC's tables: one row, all images of it.
+            on: the column with the key; without it, `image_id` or `dicom_id`, or the column that
+                names the most images. `study_id` and `subject_id` join MIMIC's tables: one row,
+                all images of it. The rules are those of `embeddings.joining`, for all verbs.
 
         Returns:
-            The pairs, and both kinds of leftovers.
+            The pairs, and what is left over on both sides.
 
         Raises:
-            UsageError: no such column, a key that fits several images, or several different rows
-                for one image.
+            UsageError: no such column, no label of any embedding, a key that fits several images,
+                or several different rows for one image.
         """
-        table = label_tables.read_table(labels).drop_duplicates(ignore_index=True)
-        column = on or label_tables.key_column(table, self.ids)
-        if column not in table.columns:
-            raise UsageError(f"the labels have no column {column}: {', '.join(table.columns)}")
-        keys = label_tables.column_texts(table[column])
-        if column in ("study_id", "subject_id"):
-            match = label_tables.match_groups(keys, column, self.image_ids)
+        pandas = csv_table.import_pandas()
+        if isinstance(labels, pandas.DataFrame):
+            is_named = any(name is not None for name in labels.index.names)
+            frame = labels.reset_index(drop=not is_named)
+            texts, source = csv_table.frame_texts(frame), Source()
         else:
-            match = label_tables.match_images(keys, self.ids, self.image_ids)
-        is_labelled = match.label_of_row != label_tables.NO_LABEL
-        chosen = table.iloc[match.label_of_row[is_labelled]].reset_index(drop=True)
+            path = os.fspath(labels)
+            table = csv_table.read_csv_table(path, "labels")
+            frame, texts = csv_table.typed_frame(table), table.columns
+            source = Source(f"labels {path}", table.lines)
+        joined = join_labels(texts, self.ids, self.image_ids, on=on, source=source)
+        is_labelled = joined.label_of_row != NO_LABEL
+        chosen = frame.iloc[joined.label_of_row[is_labelled]].reset_index(drop=True)
         return Joined(
             embeddings=self.take(is_labelled),
             labels=chosen,
-            unmatched_labels=[keys[label] for label in match.unmatched],
-            unlabelled=[self.image_ids[row] for row in np.flatnonzero(~is_labelled)],
-            on=column,
+            unmatched_labels=[joined.keys[label] for label in joined.unmatched],
+            unlabelled=[self.image_ids[row] for row in joined.unlabelled],
+            on=joined.on,
         )
 
 

@@ -21,6 +21,6 @@ class MimicIds(NamedTuple):
 
 
 def mimic_ids(image_id: str) -> MimicIds | None:
-    """Returns what an image's path says of its subject and study; None where it is not MIMIC's."""
+    """Returns the subject and study in an image's path; None where the path is not MIMIC's."""
     found = _PATH.search(image_id)
     return MimicIds(int(found[2]), int(found[3])) if found else None

@@ -1,4 +1,4 @@
-"""Opens whatever holds embeddings at a path, and tells which kind it is."""
+"""Opens what holds embeddings at a path, and finds out its kind."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _kind(name: str) -> str:
 
 
 def refuse_unfinished(path: str, names: Sequence[str]) -> None:
-    """Raises UsageError where shards say that there should be more of them."""
+    """Raises UsageError where shards are missing, by the numbers in the names of the others."""
     found: dict[tuple[str, int], int] = {}
     for name in names:
         if shard := SHARD_NAME.search(name):

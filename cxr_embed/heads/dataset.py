@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cxr_embed.errors import UsageError, one_line
+from cxr_embed.embeddings.joining import NO_LABEL, Source, join_labels
+from cxr_embed.errors import UsageError
 from cxr_embed.heads.labels import LabelTable
 from cxr_embed.heads.mapped import MappedEmbeddings
-from cxr_embed.heads.matching import ImageIndex
 
 _SHOWN = 3
 
@@ -26,7 +26,7 @@ class Labelled:
         labels: float32 (n, heads): 0, 1, or NaN where there is no label.
         splits: the split of each.
         groups: int64 (n,); images of one patient have the same number.
-        has_groups: whether the labels say which patient an image is of.
+        has_groups: whether the labels have a column of patients.
         extras: further columns, as text.
         unmatched: keys of labels that no embedding has, with their lines.
         unlabelled: how many embeddings no label names.
@@ -64,33 +64,20 @@ def join(
         One entry for each embedding that a label names, in the order of the embeddings.
 
     Raises:
-        UsageError: no label fits any embedding; one fits several; two labels of an image contradict
-            each other; a patient is in two splits.
+        UsageError: the labels cannot be joined (see `embeddings.joining`), or a patient is in two
+            splits.
     """
-    index = ImageIndex(embeddings.ids, embeddings.image_ids)
-    chosen: dict[int, int] = {}
-    values = table.values.copy()
-    unmatched = []
-    for at, key in enumerate(table.keys):
-        row = index.find(key)
-        if row is None:
-            unmatched.append((table.lines[at], key))
-        elif row in chosen:
-            _merge(table, values, chosen[row], at)
-        else:
-            chosen[row] = at
-    if not chosen:
-        raise UsageError(one_line(
-            f"none of the {len(table)} labels in {table.source} names an image that has an "
-            f"embedding: a label is of {table.keys[0]}, an embedding of {embeddings.image_ids[0]}"
-        ))  # fmt: skip
-    rows = np.array(sorted(chosen), np.int64)
-    order = [chosen[row] for row in rows.tolist()]
+    joined = join_labels(
+        table.columns, embeddings.ids, embeddings.image_ids,
+        source=Source(table.source, table.lines),
+    )  # fmt: skip
+    rows = np.flatnonzero(joined.label_of_row != NO_LABEL)
+    order = joined.label_of_row[rows].tolist()
     groups, has_groups = _groups([table.groups[at] for at in order])
     labelled = Labelled(
         heads=table.heads,
         rows=rows,
-        labels=values[order],
+        labels=table.values[order],
         splits=np.array([table.splits[at] for at in order], dtype=object),
         groups=groups,
         has_groups=has_groups,
@@ -98,37 +85,16 @@ def join(
             name: np.array([column[at] for at in order], dtype=object)
             for name, column in table.extras.items()
         },
-        unmatched=unmatched,
-        unlabelled=len(embeddings) - len(rows),
+        unmatched=[(table.lines[at], joined.keys[at]) for at in joined.unmatched],
+        unlabelled=len(joined.unlabelled),
     )
     if not allow_shared_patients:
         _refuse_shared_patients(labelled, [table.groups[at] for at in order])
     return labelled
 
 
-def _merge(table: LabelTable, values: np.ndarray, first: int, second: int) -> None:
-    """Adds a second row of the same image to the first: it may fill gaps, not contradict."""
-
-    def refuse(what: str) -> None:
-        raise UsageError(
-            f"{table.source} lines {table.lines[first]} and {table.lines[second]} are of the same "
-            f"image, {table.keys[second]}, and differ in {what}"
-        )
-
-    if table.splits[first] != table.splits[second]:
-        refuse("their split")
-    if table.groups[first] != table.groups[second]:
-        refuse("their patient")
-    for column, head in enumerate(table.heads):
-        old, new = values[first, column], values[second, column]
-        if np.isnan(old):
-            values[first, column] = new
-        elif not np.isnan(new) and old != new:
-            refuse(f"the label {head}")
-
-
 def _groups(names: Sequence[str]) -> tuple[np.ndarray, bool]:
-    """Numbers patients; an image whose patient nobody names is a patient of its own."""
+    """Numbers patients; an image without a patient counts as a patient of its own."""
     numbers: dict[str, int] = {}
     found = []
     for at, name in enumerate(names):
@@ -191,7 +157,7 @@ def check_both_classes(labelled: Labelled, split: str) -> None:
 
 
 def describe(labelled: Labelled, splits: Sequence[str]) -> list[str]:
-    """Returns lines that tell a person what fitted and what did not."""
+    """Returns lines about what was joined and what was not."""
     lines = []
     for split in splits:
         labels = labelled.labels[labelled.of_split(split)]

@@ -1,23 +1,18 @@
-"""Labels of images: what a labels CSV says, row by row, checked and never guessed.
+"""Labels of images from a labels CSV: each cell is checked, none is guessed.
 
-A labels CSV has the columns `image_id` and `split`, one column a head (1, 0 or blank), and any
-others, such as a patient or what subgroups are made of.
+A labels CSV has a column that names the images, such as `image_id`, the column `split`, one column
+a head (1, 0 or blank), and any others, such as a patient or what subgroups are made of.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from cxr_embed import storage
+from cxr_embed.embeddings.csv_table import read_csv_table
 from cxr_embed.errors import UsageError
 
-ID_COLUMNS = ("image_id", "dicom_id")
 SPLIT_COLUMN = "split"
 GROUP_COLUMNS = ("patient_id", "subject_id")
 
@@ -33,7 +28,8 @@ class LabelOptions:
 
     Attributes:
         heads: names of the heads: columns.
-        group_column: what tells patients apart; None takes one of GROUP_COLUMNS if it is there.
+        group_column: the column that identifies patients; None takes one of GROUP_COLUMNS, if
+            there.
         extra_columns: columns to keep as text, for subgroups.
         uncertain: a key of UNCERTAIN_POLICIES: what -1 means.
         blank: a key of BLANK_POLICIES: what an empty cell means.
@@ -55,17 +51,18 @@ class LabelTable:
     Attributes:
         source: where they come from, for messages.
         heads: names of the heads.
-        keys: what names the image: a URI, a path, a file name or a dicom id.
+        columns: for each column of the file its cells, as text. One of them names the images;
+            which one, `embeddings.joining` decides.
         lines: the line of the file that each row is from.
         splits: names of the splits.
-        groups: patients; empty strings where nobody says.
+        groups: patients; empty strings where the file has none.
         values: float32 of shape (rows, heads): 0, 1, or NaN where there is no label.
         extras: further columns, as text.
     """
 
     source: str
     heads: tuple[str, ...]
-    keys: list[str]
+    columns: dict[str, list[str]]
     lines: list[int]
     splits: list[str]
     groups: list[str]
@@ -73,79 +70,7 @@ class LabelTable:
     extras: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.keys)
-
-
-class CsvRows:
-    """A CSV file, plain or gzip-compressed, local or gs://, with its header.
-
-    Raises:
-        UsageError: it cannot be read, or has no header or no rows.
-    """
-
-    def __init__(self, path: str, flag: str) -> None:
-        self.path = path
-        text = _read_text(path, flag)
-        self._reader = csv.reader(io.StringIO(text, newline=""))
-        self.header = [name.strip() for name in next(self._reader, [])]
-        if not any(self.header):
-            raise UsageError(f"{flag} {path} is empty")
-        repeated = {name for name in self.header if self.header.count(name) > 1}
-        if repeated:
-            raise UsageError(f"{flag} {path} has the column {min(repeated)} twice")
-
-    def index(self, column: str) -> int:
-        """Returns a column's place; also where only case, blanks or underscores differ.
-
-        Raises:
-            UsageError: it is not there; the message names those that are.
-        """
-        if column in self.header:
-            return self.header.index(column)
-        alike = [i for i, name in enumerate(self.header) if _plain(name) == _plain(column)]
-        if len(alike) == 1:
-            return alike[0]
-        raise UsageError(
-            f"{self.path} has no column {column}; its columns are {', '.join(self.header)}"
-        )
-
-    def find(self, columns: Sequence[str]) -> int | None:
-        """Returns the place of the first of some columns that is there, or None."""
-        return next((self.header.index(name) for name in columns if name in self.header), None)
-
-    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
-        """Yields line number and cells of each row that is not blank."""
-        try:
-            for row in self._reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                if len(row) != len(self.header):
-                    raise UsageError(
-                        f"{self.path} line {self._reader.line_num} has {len(row)} cells, its "
-                        f"header has {len(self.header)}"
-                    )
-                yield self._reader.line_num, row
-        except csv.Error as error:
-            raise UsageError(f"{self.path} line {self._reader.line_num}: {error}") from error
-
-
-def _read_text(path: str, flag: str) -> str:
-    try:
-        data = storage.read_bytes(path)
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UsageError(f"{flag} {path} does not exist") from error
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{flag} {path} cannot be read: {reason}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{flag} {path} is not UTF-8 text") from error
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace(" ", "").replace("_", "")
+        return len(self.lines)
 
 
 def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv") -> LabelTable:
@@ -154,7 +79,7 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
     Args:
         path: local or gs://, plain or gzip-compressed.
         options: which columns, and what blank and -1 mean.
-        flag: what the user said it with, for messages.
+        flag: the flag that named the file, for messages.
 
     Returns:
         All rows, whatever their split.
@@ -162,43 +87,30 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
     Raises:
         UsageError: unreadable, a column missing, or a label that is none.
     """
-    rows = CsvRows(path, flag)
-    id_column = rows.find(ID_COLUMNS)
-    id_column = rows.index(ID_COLUMNS[0]) if id_column is None else id_column
-    if options.needs_split:
-        rows.index(SPLIT_COLUMN)
-    split_column = rows.find([SPLIT_COLUMN])
-    columns = [rows.index(head) for head in options.heads]
+    rows = read_csv_table(path, flag)
+    split = rows.column(SPLIT_COLUMN) if options.needs_split else rows.columns.get(SPLIT_COLUMN)
     if options.group_column:
-        group_column: int | None = rows.index(options.group_column)
+        group: list[str] | None = rows.column(options.group_column)
     else:
-        group_column = rows.find(GROUP_COLUMNS)
-    extra_columns = {name: rows.index(name) for name in options.extra_columns}
-
-    table = LabelTable(path, options.heads, [], [], [], [], np.empty(0), {})
-    table.extras.update({name: [] for name in extra_columns})
-    values: list[list[float]] = []
-    for line, row in rows:
-        where = f"{path} line {line}"
-        key = row[id_column].strip()
-        if not key:
-            raise UsageError(f"{where} names no image")
-        table.keys.append(key)
-        table.lines.append(line)
-        table.splits.append(row[split_column].strip() if split_column is not None else "")
-        table.groups.append(row[group_column].strip() if group_column is not None else "")
-        values.append(
-            [
-                label_of(row[column], options, f"{where}, column {rows.header[column]}")
-                for column in columns
-            ]
-        )
-        for name, column in extra_columns.items():
-            table.extras[name].append(row[column].strip())
-    if not values:
-        raise UsageError(f"{flag} {path} has a header and no rows")
-    table.values = np.array(values, np.float32).reshape(len(values), len(columns))
-    return table
+        group = next((rows.columns[name] for name in GROUP_COLUMNS if name in rows.columns), None)
+    values = np.empty((len(rows), len(options.heads)), np.float32)
+    for number, head in enumerate(options.heads):
+        name = rows.name_of(head)
+        values[:, number] = [
+            label_of(cell, options, f"{path} line {line}, column {name}")
+            for line, cell in zip(rows.lines, rows.columns[name], strict=True)
+        ]
+    nothing = [""] * len(rows)
+    return LabelTable(
+        source=path,
+        heads=options.heads,
+        columns=rows.columns,
+        lines=rows.lines,
+        splits=nothing if split is None else split,
+        groups=nothing if group is None else group,
+        values=values,
+        extras={name: rows.column(name) for name in options.extra_columns},
+    )
 
 
 def label_of(cell: str, options: LabelOptions, where: str) -> float:

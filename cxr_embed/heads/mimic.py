@@ -10,11 +10,14 @@ Columns as published with MIMIC-CXR-JPG 2.0.0 (https://physionet.org/content/mim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cxr_embed import storage
+from cxr_embed.embeddings.csv_table import CsvTable, read_csv_table
 from cxr_embed.errors import UsageError
-from cxr_embed.heads.labels import CsvRows, LabelOptions, LabelTable, label_of
+from cxr_embed.heads.labels import LabelOptions, LabelTable, label_of
 
 TUNE_SPLIT = "validate"
 
@@ -39,81 +42,66 @@ def read_mimic(folder: str, options: LabelOptions) -> LabelTable:
     Raises:
         UsageError: a file or a column is missing.
     """
-    studies = _Studies(folder, options)
-    images = _Columns(
-        _open(folder, "metadata"),
-        "dicom_id",
-        tuple(name for name in options.extra_columns if name not in studies.extras),
+    split, findings = _read(folder, "split"), _read(folder, "chexpert")
+    names = tuple(name for name in options.extra_columns if name not in findings.columns)
+    images = _read(folder, "metadata") if names else None
+    studies, dicom_ids = split.column("study_id"), split.column("dicom_id")
+    row_of = _rows_by(findings, "study_id")
+    values = np.full((len(split), len(options.heads)), np.nan, np.float32)
+    for number, head in enumerate(options.heads):
+        labels = _labels(findings, head, options)
+        values[:, number] = [
+            labels[row_of[study]] if study in row_of else np.nan for study in studies
+        ]
+    extras = {}
+    for name in options.extra_columns:
+        if images is not None and name in names:
+            extras[name] = _look_up(images, "dicom_id", name, dicom_ids)
+        else:
+            extras[name] = _look_up(findings, "study_id", name, studies)
+    return LabelTable(
+        source=split.path,
+        heads=options.heads,
+        columns=split.columns,
+        lines=split.lines,
+        splits=split.column("split"),
+        groups=split.column(options.group_column or "subject_id"),
+        values=values,
+        extras=extras,
     )
-    split = _open(folder, "split")
-    dicom, study, subject, name = (
-        split.index(column) for column in ("dicom_id", "study_id", "subject_id", "split")
-    )
-    group = split.index(options.group_column) if options.group_column else subject
-    table = LabelTable(split.path, options.heads, [], [], [], [], np.empty(0))
-    table.extras.update({column: [] for column in options.extra_columns})
-    unknown = np.full(len(options.heads), np.nan, np.float32)
-    values = []
-    for line, row in split:
-        key = row[dicom].strip()
-        table.keys.append(key)
-        table.lines.append(line)
-        table.splits.append(row[name].strip())
-        table.groups.append(row[group].strip())
-        values.append(studies.labels.get(row[study].strip(), unknown))
-        for column in options.extra_columns:
-            at, of = (studies.extras[column], row[study].strip()) if (
-                column in studies.extras
-            ) else (images.values[column], key)  # fmt: skip
-            table.extras[column].append(at.get(of, ""))
-    if not values:
-        raise UsageError(f"{_FLAG}: {split.path} has no rows")
-    table.values = np.stack(values)
-    return table
 
 
-class _Studies:
-    """The findings, by study."""
+def _labels(findings: CsvTable, head: str, options: LabelOptions) -> list[float]:
+    name = findings.name_of(head)
+    return [
+        label_of(cell, options, f"{findings.path} line {line}, column {name}")
+        for line, cell in zip(findings.lines, findings.columns[name], strict=True)
+    ]
 
-    def __init__(self, folder: str, options: LabelOptions) -> None:
-        rows = _open(folder, "chexpert")
-        study = rows.index("study_id")
-        columns = [rows.index(head) for head in options.heads]
-        extras = [name for name in options.extra_columns if name in rows.header]
-        places = {name: rows.index(name) for name in extras}
-        self.labels: dict[str, np.ndarray] = {}
-        self.extras: dict[str, dict[str, str]] = {name: {} for name in extras}
-        for line, row in rows:
-            key = row[study].strip()
-            self.labels[key] = np.array(
-                [
-                    label_of(row[c], options, f"{rows.path} line {line}, column {rows.header[c]}")
-                    for c in columns
-                ],
-                np.float32,
+
+def _look_up(table: CsvTable, key: str, name: str, wanted: Sequence[str]) -> list[str]:
+    """Returns a column's cell for each wanted key, empty where the table has none."""
+    row_of, cells = _rows_by(table, key), table.column(name)
+    return [cells[row_of[one]] if one in row_of else "" for one in wanted]
+
+
+def _rows_by(table: CsvTable, key: str) -> dict[str, int]:
+    """Returns the row of each key, which must be there once."""
+    row_of: dict[str, int] = {}
+    for row, value in enumerate(table.column(key)):
+        first = row_of.setdefault(value, row)
+        if first != row:
+            raise UsageError(
+                f"{table.path} lines {table.lines[first]} and {table.lines[row]} have the same "
+                f"{key}, {value}"
             )
-            for name, place in places.items():
-                self.extras[name][key] = row[place].strip()
+    return row_of
 
 
-class _Columns:
-    """Some columns of a table as text, by key."""
-
-    def __init__(self, rows: CsvRows, key: str, names: tuple[str, ...]) -> None:
-        at = rows.index(key)
-        places = {name: rows.index(name) for name in names}
-        self.values: dict[str, dict[str, str]] = {name: {} for name in names}
-        if not names:
-            return
-        for _, row in rows:
-            for name, place in places.items():
-                self.values[name][row[at].strip()] = row[place].strip()
-
-
-def _open(folder: str, name: str) -> CsvRows:
-    """Opens one of the files, compressed as published or unpacked."""
+def _read(folder: str, name: str) -> CsvTable:
+    """Reads one of the files, compressed as published or unpacked."""
     for suffix in (".csv.gz", ".csv"):
         path = storage.join(folder, f"{_PREFIX}{name}{suffix}")
         if storage.exists(path):
-            return CsvRows(path, _FLAG)
+            return read_csv_table(path, _FLAG)
     raise UsageError(f"{_FLAG} {folder} has no {_PREFIX}{name}.csv.gz")

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cxr_embed import storage
+from cxr_embed.embeddings.csv_table import CsvRows
 from cxr_embed.errors import UsageError
 from cxr_embed.heads import saved
 from cxr_embed.heads.dataset import Labelled, join
-from cxr_embed.heads.labels import CsvRows, LabelTable
+from cxr_embed.heads.labels import LabelTable
 from cxr_embed.heads.mapped import MappedEmbeddings
 
 _IMAGE_COLUMNS = ("dicom_id", "image_id")

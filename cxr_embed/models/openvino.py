@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 class OpenVinoModel:
     """A SavedModel of the kind `image`, compiled by OpenVINO; see `EmbeddingModel`.
+
+    `embed` may be called by one thread at a time, as `SharedModel` does.
 
     Args:
         settings: what to load; the device must be `auto` or `cpu`.
@@ -61,7 +62,7 @@ class OpenVinoModel:
             wiring = wire(_specs(model.inputs), _specs(model.outputs), config.chain[0])
             self.input = _require_images(image_input(wiring, config))
             size = embedding_size(wiring, config)
-            # OpenVINO picks bfloat16 by itself where the processor has it: say what was asked for.
+            # OpenVINO picks bfloat16 by itself where the processor has it: set what was asked for.
             hint = "bf16" if settings.precision == "bfloat16" else "f32"
             self._compiled = openvino.compile_model(
                 model, "CPU", {"INFERENCE_PRECISION_HINT": hint}
@@ -72,7 +73,6 @@ class OpenVinoModel:
             raise UsageError(
                 f"OpenVINO cannot read --model_path {settings.path}: {one_line(error)}"
             ) from error
-        self._lock = threading.Lock()
         self._output = self._compiled.output(wiring.output_name)
         is_open = isinstance(self.input, ModelInput) and self.input.is_open
         self.max_batch_size = 1 if is_open else wiring.batch
@@ -85,8 +85,7 @@ class OpenVinoModel:
 
     def embed(self, images: Sequence[Any]) -> np.ndarray:
         """Returns float32 of shape (n, embedding_size) for fitted radiographs."""
-        with self._lock:
-            return np.array(self._compiled(inputs.stack(images))[self._output], np.float32)
+        return np.array(self._compiled(inputs.stack(images))[self._output], np.float32)
 
     def _measure_embedding_size(self) -> int:
         return int(self.embed([self.fit(inputs.example_radiograph())]).shape[-1])

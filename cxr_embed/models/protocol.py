@@ -12,7 +12,9 @@ from cxr_embed.radiograph import Radiograph
 
 
 class EmbeddingModel(Protocol):
-    """A loaded model. Its methods may be called from several threads.
+    """A loaded model. `fit` may be called by several threads, `embed` by one at a time.
+
+    `sharing.SharedModel` is what calls it: it holds the one lock.
 
     Attributes:
         input: what one image has to look like.

@@ -163,11 +163,12 @@ def _embed(
         raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
     settings = same_model(output_path, config, model_path, device)
     say(f"embedding {path} with {settings.path}")
-    model = shared(settings).model
-    embedding = np.asarray(model.embed([model.fit(radiograph)])[0], np.float32)
-    if not np.isfinite(embedding).all():
-        raise UsageError(f"--query {path} cannot be embedded: the model gave NaN or infinity")
-    return embedding
+    model = shared(settings)
+    fitted = model.fit(radiograph)
+    embedding = fitted if isinstance(fitted, ImageRejected) else model.embed_each([fitted])[0]
+    if isinstance(embedding, ImageRejected):
+        raise UsageError(f"--query {path} cannot be embedded: {embedding}") from embedding
+    return np.asarray(embedding, np.float32)
 
 
 def same_model(

@@ -104,7 +104,7 @@ def test_a_sample(tell: Any, tmp_path: Path) -> None:
     ("flags", "words"),
     [
         (("--colour_by=nothing",), "--colour_by nothing: pass one of View Position"),
-        (("--labels_csv=/no/labels.csv",), "cannot be read"),
+        (("--labels_csv=/no/labels.csv",), "does not exist"),
         (("--images=-1",), "images"),
         (("--colour=x",), "did you mean --colour_by"),
         (("--output_path=x.txt",), "must end in .html"),

@@ -8,25 +8,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from builders import make_dicom
 from faulty_output import Output
+from lookalike_chest import chest
 from running import Ran
 
 from cxr_embed.cli import main as cli_main
-from cxr_embed.cli import search
+from cxr_embed.cli import run, search
 from cxr_embed.models.config import ModelConfig, read_model_config, ready_configs
 
 
 @pytest.fixture
 def find(output: Output, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(query: object, *more: str, input_path: object = output.records) -> Ran:
+    def find_(query: object, *more: str, input_path: object = output.records) -> Ran:
         capsys.readouterr()
         arguments = [f"--input_path={input_path}", f"--query={query}", *more]
         status = cli_main.guarded(search.main, arguments)
         captured = capsys.readouterr()
         return Ran(status, captured.out, captured.err)
 
-    return run
+    return find_
 
 
 @pytest.fixture
@@ -95,6 +98,34 @@ def test_what_cannot_be_embedded_alike(
     config.unlink()
     assert "has no _embedding_config.json" in find(image, input_path=copied).err
     assert rows(find("c03", "--k=1", input_path=copied))
+
+
+def test_an_image_that_the_model_refuses(find: Any, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    class NoWhite(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32, name="image")])
+        def __call__(self, image: Any) -> dict[str, Any]:
+            refusal = tf.debugging.Assert(tf.reduce_mean(image) < 0.9, ["white"])
+            with tf.control_dependencies([refusal]):
+                return {"embedding": tf.reshape(image, [-1, 64])}
+
+    module = NoWhite()
+    tf.saved_model.save(
+        module, str(tmp_path / "model"), signatures={"serving_default": module.__call__}
+    )
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.dcm").write_bytes(make_dicom(chest(1)))
+    assert run.main([
+        f"--input_path={tmp_path / 'in'}", f"--output_path={tmp_path / 'out'}",
+        f"--model_path={tmp_path / 'model'}", "--verbosity=-1",
+    ]) == 0  # fmt: skip
+    white = np.full((64, 64), 4095, np.uint16)
+    white[0, 0] = 0
+    (tmp_path / "white.dcm").write_bytes(make_dicom(white))
+    ran = find(tmp_path / "white.dcm", input_path=tmp_path / "out")
+    assert ran.status == 2
+    assert "white.dcm cannot be embedded: model_error" in ran.err.splitlines()[-1]
 
 
 def test_mistakes(find: Any, output: Output, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def _embeddings(*image_ids: str) -> MappedEmbeddings:
 def _table(*rows: tuple[str, str, str, list[float]], heads: Any = ("A", "B")) -> LabelTable:
     keys, splits, groups, values = (list(column) for column in zip(*rows, strict=True))
     return LabelTable(
-        "labels.csv", heads, keys, list(range(2, len(rows) + 2)), splits, groups,
+        "labels.csv", heads, {"image_id": keys}, list(range(2, len(rows) + 2)), splits, groups,
         np.array(values, np.float32).reshape(len(rows), -1),
     )  # fmt: skip
 
@@ -51,28 +51,13 @@ def test_no_match_at_all_is_an_error_that_shows_both_forms() -> None:
     with pytest.raises(UsageError) as caught:
         dataset.join(_embeddings("x/a.dcm"), _table(("q/a.dcm", "train", "", [1, 1])))
     assert "none of the 1 labels in labels.csv" in str(caught.value)
-    assert "a label is of q/a.dcm, an embedding of x/a.dcm" in str(caught.value)
+    assert "image_id is q/a.dcm, an embedding's image_id is x/a.dcm" in str(caught.value)
 
 
-def test_two_rows_of_an_image_may_complete_each_other() -> None:
-    joined = dataset.join(
-        _embeddings("a.dcm"),
-        _table(("a", "train", "p", [1, NAN]), ("a.dcm", "train", "p", [1, 0])),
-    )
-    np.testing.assert_array_equal(joined.labels, [[1, 0]])
-
-
-@pytest.mark.parametrize(
-    ("second", "what"),
-    [
-        (("a.dcm", "train", "p", [0, NAN]), "the label A"),
-        (("a.dcm", "tune", "p", [1, NAN]), "their split"),
-        (("a.dcm", "train", "q", [1, NAN]), "their patient"),
-    ],
-)
-def test_two_rows_of_an_image_must_not_contradict(second: Any, what: str) -> None:
-    with pytest.raises(UsageError, match=f"lines 2 and 3 are of the same image.*differ in {what}"):
-        dataset.join(_embeddings("a.dcm"), _table(("a", "train", "p", [1, NAN]), second))
+def test_different_rows_of_an_image_are_refused() -> None:
+    rows = _table(("a", "train", "p", [1, NAN]), ("a.dcm", "train", "p", [1, 0]))
+    with pytest.raises(UsageError, match=r"labels\.csv lines 2 and 3 are different rows"):
+        dataset.join(_embeddings("a.dcm"), rows)
 
 
 def test_a_patient_in_two_splits() -> None:

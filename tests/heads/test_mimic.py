@@ -51,7 +51,7 @@ def write_mimic(folder: Path, compressed: bool = True) -> str:
 @pytest.mark.parametrize("compressed", [True, False])
 def test_a_study_s_labels_are_those_of_all_its_images(tmp_path: Path, compressed: bool) -> None:
     table = read_mimic(write_mimic(tmp_path, compressed), LabelOptions(HEADS))
-    assert table.keys == ["aa-1", "aa-2", "bb-1", "cc-1"]
+    assert table.columns["dicom_id"] == ["aa-1", "aa-2", "bb-1", "cc-1"]
     assert table.splits == ["train", "train", "validate", "test"]
     assert table.groups == ["10000032", "10000032", "10000764", "10000898"]
     np.testing.assert_array_equal(
@@ -82,3 +82,12 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "mimic-cxr-2.0.0-split.csv.gz").unlink()
     with pytest.raises(UsageError, match=r"has no mimic-cxr-2\.0\.0-split\.csv\.gz"):
         read_mimic(folder, LabelOptions(HEADS))
+
+
+def test_a_study_with_two_rows_of_findings_is_refused(tmp_path: Path) -> None:
+    write_mimic(tmp_path, compressed=False)
+    path = tmp_path / "mimic-cxr-2.0.0-chexpert.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[1].replace("1.0", "0.0")]))
+    with pytest.raises(UsageError, match="lines 2 and 4 have the same study_id, 50414267"):
+        read_mimic(str(tmp_path), LabelOptions(HEADS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import threading
 import time
@@ -198,6 +199,21 @@ class TestOneCopy:
             results = list(pool.map(lambda _: model.embed_each([0, 0]), range(24)))
         assert [len(result) for result in results] == [2] * 24
         assert most == 1
+
+
+def test_whoever_needs_an_embedding_goes_through_the_lock() -> None:
+    """Engines have no locks of their own: nothing but SharedModel may call them."""
+    package = Path(models.__file__).parent.parent
+    callers = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "embed"
+        and ast.unparse(node.func.value) != "self"
+    }
+    assert callers == {"models/sharing.py"}
 
 
 class TestBatches:

@@ -211,11 +211,24 @@ def job(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> A
         defaults = {
             "input_path": tmp_path / "in", "output_path": tmp_path / "out",
             "model_config": config, "embeddings_project": "my-project",
-            "endpoint_location": "us-central1", "endpoint_id": 123,
+            "endpoint_id": 123,
         }  # fmt: skip
         return run_here(capsys, **(defaults | flags))
 
     return start
+
+
+@pytest.mark.parametrize(
+    ("flags", "location"),
+    [({}, "us-central1"), ({"endpoint_location": "europe-west4"}, "europe-west4")],
+    ids=["as in the published command", "another"],
+)
+def test_the_location_need_not_be_named(
+    job: Any, server: Server, flags: dict[str, str], location: str
+) -> None:
+    ran = job(limit=1, **flags)
+    assert ran.status == 0, ran.err
+    assert server.endpoints == {f"projects/my-project/locations/{location}/endpoints/123"}
 
 
 def test_nothing_is_lost_and_nothing_doubled(job: Any, server: Server, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
 class SavedModel:
     """A SavedModel, or a chain of them, that turns images into vectors; see `EmbeddingModel`.
 
-    Calls are one at a time: the model uses all cores or devices by itself, and threads that fight
-    over them cost both time and memory.
+    `embed` may be called by one thread at a time, as `SharedModel` does: the model uses all cores
+    or devices by itself, and threads that compete for them cost both time and memory.
 
     Args:
         settings: what to load and where to run it.
@@ -49,7 +48,6 @@ class SavedModel:
         batch = math.ceil(best / placement.replicas)
         stages = zip(settings.folders, config.chain, strict=True)
         self._stages = [Stage(*both, placement, batch) for both in stages]
-        self._lock = threading.Lock()
         first, last = self._stages[0].wiring, self._stages[-1].wiring
         self.input = image_input(first, config)
         is_open = isinstance(self.input, ModelInput) and self.input.is_open
@@ -58,8 +56,8 @@ class SavedModel:
         locked = None if first.batch is None else first.batch * placement.replicas
         self.max_batch_size = 1 if is_open else locked
         self.best_batch_size = min(best, self.max_batch_size or best)
-        said = None if config.stages else embedding_size(last, config)
-        self.embedding_size = said or self._measure_embedding_size()
+        known = None if config.stages else embedding_size(last, config)
+        self.embedding_size = known or self._measure_embedding_size()
         check_embedding_size(self.embedding_size, config)
 
     def fit(self, radiograph: Radiograph) -> Any:
@@ -76,9 +74,8 @@ class SavedModel:
             float32 of shape (n, embedding_size).
         """
         values = inputs.stack(images)
-        with self._lock:
-            for stage in self._stages:
-                values = stage(values)
+        for stage in self._stages:
+            values = stage(values)
         return self._as_vectors(values).astype(np.float32, copy=False)
 
     def _as_vectors(self, values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""Progress: one bar on a terminal, one kind of line elsewhere, for every verb."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cxr_embed.cli import progress
+from cxr_embed.runs.progress import Progress
+
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+COUNTS = """
+import time
+from cxr_embed.cli.progress import counting, tracking, watching
+from cxr_embed.runs.progress import Progress
+"""
+
+
+def on_a_terminal(code: str) -> list[str]:
+    """Returns each state of the display of a child process that runs `code`."""
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", COUNTS + code], stderr=theirs, check=True,
+            env={**os.environ, "COLUMNS": "140", "TERM": "xterm"},
+        )  # fmt: skip
+    finally:
+        os.close(theirs)
+    shown = b""
+    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123
+        while True:
+            try:
+                part = terminal.read(1 << 16)
+            except OSError:  # the other side is closed
+                break
+            shown += part
+    lines = re.split(r"[\r\n]+", ANSI.sub("", shown.decode()))
+    return [line.strip() for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [
+        (
+            "with counting('packing', 'files') as start:\n"
+            "    advance = start(8)\n"
+            "    for _ in range(8): time.sleep(0.3); advance(1)",
+            "packing",
+        ),
+        ("for _ in tracking('looking', 'files', 8, range(8)): time.sleep(0.3)", "looking"),
+        (
+            "run = Progress()\n"
+            "with watching('embedding', 'files')(run, 8):\n"
+            "    for n in range(9): run.set_counts({'embedded': n}); time.sleep(0.3)",
+            "embedding",
+        ),
+    ],
+    ids=["counting", "tracking", "watching"],
+)
+def test_a_bar_says_what_its_times_are(code: str, first: str) -> None:
+    shown = on_a_terminal(code)
+    assert any(re.search(r"[1-7]/8 .*files/s elapsed 0:00:0\d, left 0:00:0\d$", s) for s in shown)
+    assert re.fullmatch(rf"{first} .* 8/8 \d\.\d files/s elapsed 0:00:0\d", shown[-1])
+
+
+def test_a_bar_counts_failures_and_stops_where_a_run_was_interrupted() -> None:
+    shown = on_a_terminal(
+        "run = Progress()\n"
+        "with watching('embedding', 'images')(run, 9):\n"
+        "    for n in range(4): run.set_counts({'embedded': n, 'failures': n}); time.sleep(0.4)"
+    )
+    assert re.search(r"6/9 .*elapsed 0:00:0\d 3 failed$", shown[-1])
+
+
+def test_elsewhere_there_is_a_line_with_failures_and_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
+    run = Progress()
+    run.set_counts({"embedded": 3, "failures": 1})
+    with progress.watching("embedding", "images")(run, 8):
+        time.sleep(0.4)
+        run.set_counts({"embedded": 7, "failures": 1})
+    lines = capsys.readouterr().err.splitlines()
+    form = r"embedding: 4 of 8 images, 1 failed, \d+\.\d images/s, \d s left"
+    assert re.fullmatch(form, lines[0])
+    assert re.fullmatch(r"embedding: 8 of 8 images, 1 failed, \d+\.\d images/s", lines[-1])
+
+
+def test_lines_are_half_a_minute_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.counting("packing", "files") as start:
+        start(2)(2)
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_shows_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
+    with progress.counting("packing", "files", quiet=True) as start:
+        start(2)(2)
+    assert capsys.readouterr().err == ""
