@@ -1,4 +1,4 @@
-"""What compressed streams claim, and lies of theirs that no decoder gets to see."""
+"""The sizes that compressed streams give, and wrong ones that no decoder receives."""
 
 from __future__ import annotations
 
