@@ -20,7 +20,7 @@ from cxr_embed.efficientnet.architecture import (
     with_normalisation,
 )
 from cxr_embed.efficientnet.checkpoint_names import timm_names
-from cxr_embed.efficientnet.safetensors_file import read_safetensors, write_safetensors
+from cxr_embed.efficientnet.safetensors_file import open_safetensors, write_safetensors
 from cxr_embed.efficientnet.weights import draw_uniform, random_weights
 
 Weights = dict[str, np.ndarray]
@@ -134,7 +134,8 @@ def _run_timm_here(name: str, folder: Path) -> None:
     import torch
 
     architecture = ARCHITECTURES[name]
-    weights = read_safetensors(folder / "weights.safetensors")
+    tensors = open_safetensors(folder / "weights.safetensors")
+    weights = {name: tensor.read() for name, tensor in tensors.items()}
     network = timm.create_model(f"tf_{name.replace('-', '_')}", pretrained=False, num_classes=0)
     state = {
         theirs: torch.from_numpy(_as_torch(ours, weights[ours]))

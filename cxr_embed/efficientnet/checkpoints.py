@@ -13,12 +13,11 @@ import functools
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_embed.efficientnet.architecture import (
     EMBEDDING_KERNEL,
@@ -32,24 +31,15 @@ from cxr_embed.efficientnet.checkpoint_names import (
     tensorflow_names,
     timm_names,
 )
-from cxr_embed.efficientnet.safetensors_file import read_safetensors
+from cxr_embed.efficientnet.safetensors_file import Array, Tensor, open_safetensors
 from cxr_embed.efficientnet.weights import Weights, check_weights
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
-
-Array = npt.NDArray[Any]
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _EMA = "/ExponentialMovingAverage"
 _TF_STEM = "/stem/conv2d/kernel"
 _OUR_STEM, _EFFICIENTNET_PYTORCH_STEM = "stem/kernel", "_conv_stem.weight"
-
-
-class _Tensor(NamedTuple):
-    """One tensor of a file, not necessarily read yet; shape and array in our order of axes."""
-
-    shape: tuple[int, ...]
-    read: Callable[[], Array]
 
 
 def read_weights(path: Path, architecture: Architecture) -> Weights:
@@ -75,7 +65,7 @@ def read_weights(path: Path, architecture: Architecture) -> Weights:
     elif not path.is_file():
         raise UsageError(f"--weights {path}: no such file, nor a TensorFlow checkpoint")
     elif path.suffix == ".safetensors":
-        found = dict(_from_tensors(read_safetensors(path), architecture))
+        found = dict(_from_tensors(open_safetensors(path), architecture))
         architecture = _as_configured(path, architecture)
     elif path.suffix in _TORCH_SUFFIXES:
         found = dict(_from_tensors(_read_torch(path), architecture))
@@ -101,12 +91,11 @@ def _embedding_size(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _from_tensors(
-    tensors: Mapping[str, Array], architecture: Architecture
-) -> Iterator[tuple[str, _Tensor]]:
-    """Yields the tensors of a file under our names, whoever named them there."""
+    tensors: Mapping[str, Tensor], architecture: Architecture
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of a file under our names; those of the file are one of three sets."""
     if _OUR_STEM in tensors:
-        for name, array in tensors.items():
-            yield name, _Tensor(array.shape, functools.partial(np.asarray, array))
+        yield from tensors.items()
     elif _EFFICIENTNET_PYTORCH_STEM in tensors:
         yield from _from_torch(tensors, efficientnet_pytorch_names(architecture), "_fc.")
     else:
@@ -114,21 +103,22 @@ def _from_tensors(
 
 
 def _from_torch(
-    tensors: Mapping[str, Array], names: Mapping[str, str], classifier: str
-) -> Iterator[tuple[str, _Tensor]]:
+    tensors: Mapping[str, Tensor], names: Mapping[str, str], classifier: str
+) -> Iterator[tuple[str, Tensor]]:
     ours = {theirs: name for name, theirs in names.items()}
-    for theirs, array in tensors.items():
+    for theirs, tensor in tensors.items():
         if theirs.startswith(classifier) or theirs.endswith(".num_batches_tracked"):
             continue
         name = ours.get(theirs, theirs)
-        if name.endswith("/kernel") and array.ndim == 4:
+        if name.endswith("/kernel") and len(tensor.shape) == 4:
             # PyTorch has (out, in, k, k), depthwise (channels, 1, k, k).
             axes = (2, 3, 0, 1) if name.endswith("/depthwise/kernel") else (2, 3, 1, 0)
-            array = array.transpose(axes)  # noqa: PLW2901
-        yield name, _Tensor(array.shape, functools.partial(np.asarray, array))
+            yield name, tensor.transposed(axes)
+        else:
+            yield name, tensor
 
 
-def _from_tensorflow(prefix: str, architecture: Architecture) -> Iterator[tuple[str, _Tensor]]:
+def _from_tensorflow(prefix: str, architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
     tf = import_tensorflow()
     try:
         reader = tf.train.load_checkpoint(prefix)
@@ -149,7 +139,7 @@ def _from_tensorflow(prefix: str, architecture: Architecture) -> Iterator[tuple[
         best = variable + _EMA if variable + _EMA in shapes else variable
         yield (
             ours.get(theirs, theirs),
-            _Tensor(tuple(shape), functools.partial(reader.get_tensor, best)),
+            Tensor(tuple(shape), functools.partial(reader.get_tensor, best)),
         )
 
 
@@ -170,7 +160,7 @@ def _checkpoint_prefix(path: Path) -> str | None:
     return str(prefix) if prefix.with_name(f"{stem}.index").is_file() else None
 
 
-def _read_torch(path: Path) -> dict[str, Array]:
+def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         import torch
     except ImportError as error:
@@ -198,10 +188,17 @@ def _read_torch(path: Path) -> dict[str, Array]:
     if not isinstance(state, dict):
         raise UsageError(f"--weights {path} holds no state dict of tensors")
     return {
-        str(name).removeprefix("module."): tensor.detach().float().numpy()
+        str(name).removeprefix("module."): Tensor(
+            tuple(tensor.shape), functools.partial(_as_array, tensor)
+        )
         for name, tensor in state.items()
         if isinstance(tensor, torch.Tensor)
     }
+
+
+def _as_array(tensor: Any) -> Array:
+    array: Array = tensor.detach().float().numpy()
+    return array
 
 
 def _as_configured(path: Path, architecture: Architecture) -> Architecture:
@@ -217,7 +214,7 @@ def _as_configured(path: Path, architecture: Architecture) -> Architecture:
         return architecture
     if not name.startswith("tf_efficientnet"):
         raise UsageError(
-            f"--weights {path} is timm's {name} (says config.json), which pads images differently: "
-            "pass a tf_efficientnet model"
+            f"--weights {path} is timm's {name} by its config.json, which pads images "
+            "differently: pass a tf_efficientnet model"
         )
     return with_normalisation(architecture, normalisation)

@@ -1,6 +1,6 @@
 """Weights of the reference network: a record of them, seeded random ones, and their checks.
 
-Whatever the source, weights travel as one mapping from the names of
+Weights from any source are one mapping from the names of
 `cxr_embed.efficientnet.architecture.weight_layout` to float32 arrays, before batch norm is folded.
 """
 
@@ -26,8 +26,8 @@ from cxr_embed.errors import UsageError
 
 FloatArray = npt.NDArray[np.float32]
 
-# A larger picture would make calibration of L2 need more memory than a laptop has, and says
-# nothing more about the activations' spread.
+# A larger picture would make calibration of L2 need more memory than a laptop has, and
+# would measure the same spread of activations.
 _LARGEST_CALIBRATION_SIZE = 192
 _CALIBRATION_IMAGES = 4
 
@@ -55,7 +55,7 @@ class Weights:
         architecture: The network they belong to, with the normalisation they expect.
         arrays: Name to float32 array, as in `weight_layout`.
         source: `random`, or the name of the file they were read from.
-        trained: Whether anybody ever trained them.
+        trained: Whether they are the result of a training.
     """
 
     architecture: Architecture
@@ -70,8 +70,8 @@ def random_weights(architecture: Architecture, *, image_size: int, seed: int = 0
     Kernels are uniform, each from a stream of its own that is keyed by seed and name: they are
     the same bits on every machine and with every NumPy. Batch norm's statistics are then measured
     on synthetic radiographs (`cxr_embed.efficientnet.calibration`), without which a deep random
-    network answers every image alike; they pass through TensorFlow's convolutions, so that
-    another kind of processor may change their last digits.
+    network gives nearly the same embedding for every image. TensorFlow's convolutions compute them,
+    so that another kind of processor may change their last digits.
 
     Args:
         architecture: Which network.

@@ -24,10 +24,10 @@ def apply(
 
     Args:
         folder: where the head is.
-        head: what its `head.json` says.
+        head: the content of its `head.json`.
         embeddings: the embeddings.
-        allow_others: go on although they were made otherwise than those of the training.
-        say: tells a person one line.
+        allow_others: accept embeddings that were made otherwise than those of the training.
+        say: receives one line of progress at a time.
 
     Raises:
         UsageError: head and embeddings do not fit, or an embedding holds NaN or infinity.

@@ -2,7 +2,8 @@
 
 E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the areas under two or more correlated
 receiver operating characteristic curves: a nonparametric approach", Biometrics 1988; placements
-from midranks as in X. Sun, W. Xu, IEEE Signal Processing Letters 2014.
+from midranks as in X. Sun, W. Xu, IEEE Signal Processing Letters 2014. Neither scikit-learn nor
+SciPy has this test; SciPy computes the midranks and NumPy the covariance.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 
 class DeLong(NamedTuple):
-    """What the test says.
+    """The result of the test.
 
     Attributes:
         first: AUROC of the first classifier.

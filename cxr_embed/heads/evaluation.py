@@ -1,4 +1,4 @@
-"""How good predictions are: every figure with its 95 % interval, bootstrapped by patient."""
+"""Evaluation of predictions: each metric with its 95 % interval, bootstrapped by patient."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BAND_RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Options:
-    """What to evaluate, and how.
+    """Options of an evaluation.
 
     Attributes:
         split: the split to measure on; None is all images.
@@ -38,7 +38,7 @@ class Options:
         rules: the operating points.
         subgroup_columns: names in `Predictions.extras`.
         resamples: of the bootstrap.
-        seed: likewise.
+        seed: of the bootstrap.
     """
 
     split: str | None
@@ -91,10 +91,11 @@ def evaluate(predictions: Predictions, options: Options) -> dict[str, Any]:
 
     Args:
         predictions: with labels.
-        options: what and how.
+        options: of the evaluation.
 
     Returns:
-        What evaluation.json holds: for each head counts, figures, operating points and subgroups.
+        The content of evaluation.json: for each head counts, metrics, operating points and
+        subgroups.
 
     Raises:
         UsageError: there is no label, or no operating point can be chosen.
@@ -148,9 +149,9 @@ def _choose_points(
 
 
 def estimate_part(part: Part, points: Sequence[Point], options: Options) -> dict[str, Any]:
-    """Returns all figures of some images with their intervals, ready for JSON.
+    """Returns all metrics of some images with their intervals, ready for JSON.
 
-    What takes both classes is null where there is only one.
+    Metrics that need both classes are null where there is only one.
     """
     ranking = metrics.Ranking(part.labels, part.scores)
 
@@ -280,7 +281,7 @@ def pictures(predictions: Predictions, options: Options) -> dict[str, bytes]:
 
 
 def lines(evaluation: dict[str, Any]) -> Iterator[str]:
-    """Yields lines that tell a person the figures."""
+    """Yields the metrics as lines of text."""
     for head, found in evaluation.items():
         where = "all images" if found["split"] is None else f"split {found['split']}"
         yield (

@@ -1,11 +1,11 @@
-"""How many labels it takes: AUROC against the number of labelled images per class.
+"""Few-shot evaluation: AUROC against the number of labelled images per class.
 
 For each number n and each seed, n positives and n negatives are drawn from the training split, a
 classifier is trained on these alone, and measured on the test split; as in Figure 3 of Sellergren
 et al., "Simplified Transfer Learning for Chest Radiography Models Using Less Data", Radiology 2022.
 
-No label beyond the 2 n is looked at: the linear probe has a fixed penalty, the network a fixed
-number of steps. The embeddings are standardised over the whole training split, which takes no
+No other label is used: the linear probe has a fixed penalty, the network a fixed
+number of steps. The embeddings are standardised over the whole training split, which needs no
 labels. A larger draw of the same seed holds the smaller ones.
 """
 
@@ -30,13 +30,13 @@ PLOT_NAME = "few_shot.png"
 RESULT_COLUMNS = ("head", "classifier", "n_per_class", "seed", "auroc")
 SUMMARY_COLUMNS = ("head", "classifier", "n_per_class", "seeds", "auroc", "low", "high")
 
-# Without a tune split there is no early stopping, and a network that goes on fits the noise.
+# Without a tune split there is no early stopping, and longer training would fit the noise.
 _PASSES = 2
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to try.
+    """Options of a few-shot evaluation.
 
     Attributes:
         train_split: drawn from.
@@ -92,7 +92,7 @@ def run(
     options: Options,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, bytes]:
-    """Runs everything.
+    """Runs the few-shot evaluation.
 
     Returns:
         The content of few_shot.csv, few_shot_summary.csv and few_shot.png, by name.
@@ -143,7 +143,7 @@ def sizes(largest: int) -> list[int]:
 
 
 class _Task:
-    """One head: its labelled images, drawn from and measured on."""
+    """One head: its labelled images of the training and test split."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to."""
+    """The metrics of one epoch."""
 
     number: int
     loss: float
@@ -40,7 +40,7 @@ class Epoch:
 
 @dataclass
 class History:
-    """All epochs, and which one was kept."""
+    """All epochs, one of which was kept."""
 
     epochs: list[Epoch] = field(default_factory=list)
 
@@ -74,8 +74,8 @@ def fit(
         embeddings: the embeddings.
         train: rows (n,) and labels (n, heads) of the training split.
         tune: likewise of the tune split.
-        settings: how.
-        on_epoch: is told after each epoch.
+        settings: of the training.
+        on_epoch: is called after each epoch.
 
     Returns:
         The Keras model that gives probabilities, and its history.
@@ -168,9 +168,10 @@ def _tuning_callback(
 def _batches(
     values: np.ndarray, rows: np.ndarray, labels: np.ndarray, batch_size: int, seed: int
 ) -> Any:
-    """Returns batches in a new order each epoch, gathered while the last one is computed.
+    """Returns batches in a new order each epoch, gathered while the previous one is computed.
 
-    The images that do not fill a last batch sit out that epoch: batch norm over a few is noise.
+    The images that do not fill a last batch are left out of that epoch, because batch norm over a
+    few images is noise.
     """
     tf = import_tensorflow()
     rng = np.random.default_rng(seed)

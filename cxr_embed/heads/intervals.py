@@ -3,6 +3,8 @@
 Images of one patient are alike, so that resampling images would make the intervals too narrow: the
 bootstrap draws patients, and all images of a patient come along. A resample is a weight for each
 image, the number of times its patient was drawn.
+
+`scipy.stats.bootstrap` and `sklearn.utils.resample` draw rows, not groups of rows, and copy them.
 """
 
 from __future__ import annotations

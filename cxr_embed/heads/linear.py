@@ -1,4 +1,4 @@
-"""The linear probe: logistic regression, a convex problem, which is solved and not iterated over.
+"""The linear probe: scikit-learn's logistic regression, solved to convergence.
 
 Embeddings are standardised and divided by the square root of their size, so that one strength of
 the penalty means the same for embeddings of any size. A larger `C` is a weaker penalty.
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """One strength of the penalty, and what it came to on the tune split."""
+    """One strength of the penalty, and the metrics that it gave."""
 
     c: float
     loss: float
@@ -69,7 +69,7 @@ def solve(
         labels: (n,), 0 or 1, of both classes.
         c: inverse strength of the penalty.
         class_weights: `none` or `balanced`.
-        start: what an earlier call returned, to start from.
+        start: the classifier that an earlier call returned, to start from.
 
     Returns:
         The solution, and scikit-learn's object.
@@ -118,8 +118,8 @@ def fit_head(
 
     Returns:
         The solution with the best AUROC on the tune split, of equals the one with the strongest
-        penalty; what it came to; and all that were tried. A penalty that ranks best may pull all
-        probabilities together, so that they are stretched and moved to fit the tune split (Platt's
+        penalty; its metrics; and those of all penalties. The penalty with the best AUROC may
+        shrink all logits, so that they are scaled and shifted to fit the tune split (Platt's
         scaling), which changes no rank.
     """
     (values, labels), (tune_values, tune_labels) = (
@@ -150,7 +150,7 @@ def _calibrated(line: Line, values: np.ndarray, labels: np.ndarray, class_weight
     weights = np.where(labels == 1, positive, negative)
     logits = (values @ line.weights + line.bias).astype(np.float64)
     intercept, slope = metrics.logistic_line(labels, logits, weights)
-    if not slope > 0:  # NaN where the tune split is separated, or too small to say
+    if not slope > 0:  # NaN where the tune split is separated, or too small for a line
         return line
     return Line(line.weights * slope, line.bias * slope + intercept)
 

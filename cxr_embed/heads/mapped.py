@@ -1,4 +1,4 @@
-"""Embeddings as one memory-mapped float32 matrix, converted once and then opened in no time."""
+"""Embeddings as one memory-mapped float32 matrix, converted once and then only opened."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import Fingerprint, read_output_config
 from cxr_embed.storage.cache import cache_folder
 
-# Smaller ones are read again each time: that takes seconds, and a cache could only be wrong.
+# Smaller ones are read again each time: that takes seconds, and needs no cache.
 MAP_FROM_BYTES = 256 << 20
 
 _ROWS_AT_A_TIME = 4096
@@ -30,11 +30,11 @@ class MappedEmbeddings:
     """Embeddings of many images.
 
     Attributes:
-        source: what the user named.
+        source: the path that the user gave.
         ids: dicom ids.
         image_ids: paths or URIs of the images.
         values: float32 of shape (n, d), memory-mapped where large.
-        fingerprint: how they were made, where the source says so.
+        fingerprint: how they were made, where the source records it.
     """
 
     source: str
@@ -70,7 +70,7 @@ class MappedEmbeddings:
             yield self.values[rows[start : start + _ROWS_AT_A_TIME]]
 
     def release(self) -> None:
-        """Lets go of the mapped pages; the operating system may keep them for itself."""
+        """Drops the mapped pages from this process; the operating system may keep them cached."""
         mapped = getattr(self.values, "_mmap", None)
         if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
@@ -86,15 +86,15 @@ def open_embeddings(
 
     Args:
         path: a folder of records, a packed file, or gs://.
-        say: tells a person one line.
+        say: receives one line of progress at a time.
         map_from_bytes: keep matrices of at least this size.
 
     Raises:
-        UsageError: no embeddings there, or unreadable ones.
+        UsageError: there are no embeddings, or they cannot be read.
     """
     fingerprint = _fingerprint_of(path)
-    stamp = _stamp(path)
-    base = _cache_path(path, stamp) if stamp else None
+    state = _state_of(path)
+    base = _cache_path(path, state) if state else None
     kept = _read_kept(base) if base else None
     if kept:
         say(f"embeddings of {path} from {base}.npy")
@@ -115,8 +115,8 @@ def open_embeddings(
         return found
     del values, found
     kept = _read_kept(base)
-    if kept is None:  # somebody has cleared the cache between the two lines
-        raise UsageError(f"{base}.npy has vanished while it was in use: run the command again")
+    if kept is None:  # the cache was cleared in between
+        raise UsageError(f"{base}.npy was deleted while it was in use: run the command again")
     return MappedEmbeddings(path, *kept, fingerprint)
 
 
@@ -128,8 +128,8 @@ def _fingerprint_of(path: str) -> Fingerprint | None:
     return config.fingerprint if config else None
 
 
-def _stamp(path: str) -> str | None:
-    """Returns a hash of what the source's files are, or None where that cannot be told."""
+def _state_of(path: str) -> str | None:
+    """Returns a hash of names, sizes and times of the source's files; None where unknown."""
     if storage.is_remote(path):
         return None
     digest = hashlib.sha256()
@@ -149,9 +149,9 @@ def _stamp(path: str) -> str | None:
     return digest.hexdigest()[:24]
 
 
-def _cache_path(path: str, stamp: str) -> Path:
+def _cache_path(path: str, state: str) -> Path:
     place = hashlib.sha256(os.fsencode(Path(path).resolve())).hexdigest()[:16]
-    return cache_folder() / "embeddings" / f"{place}-{stamp}"
+    return cache_folder() / "embeddings" / f"{place}-{state}"
 
 
 def _read_kept(base: Path) -> tuple[list[str], list[str], np.ndarray] | None:
@@ -165,7 +165,7 @@ def _read_kept(base: Path) -> tuple[list[str], list[str], np.ndarray] | None:
 
 
 def _keep(base: Path, found: MappedEmbeddings) -> None:
-    """Writes the matrix, then the names, which say that it is whole; older ones of it go."""
+    """Writes the matrix, then the names, which mark it as complete; removes older versions."""
     base.parent.mkdir(parents=True, exist_ok=True)
     place = base.name.partition("-")[0]
     for old in base.parent.glob(f"{place}-*"):

@@ -1,8 +1,23 @@
-"""How well scores tell positives from negatives, exactly, ties and weights included.
+"""Metrics of binary classification, with ties and with weights of the images.
 
-The figures equal scikit-learn's `roc_auc_score`, `average_precision_score`, `brier_score_loss` and
-`roc_curve`. They are computed here because a bootstrap needs each of them thousands of times over
-the same scores: `Ranking` sorts once, and a resample is nothing but other weights.
+They equal scikit-learn's `roc_auc_score`, `average_precision_score`, `brier_score_loss`,
+`roc_curve`, `calibration_curve` and an unpenalised `LogisticRegression` (to 1e-9 and better, see
+the tests), but a bootstrap computes each of them a thousand times over the same scores.
+`Ranking` sorts once, and a resample only changes the weights. scikit-learn sorts and validates in
+each call, which takes, in milliseconds for one resample of 250,000 images on one core:
+
+| metric | here | scikit-learn 1.9.1 |
+| --- | --- | --- |
+| AUROC | 16 | 85 |
+| average precision | 24 | 43 |
+| AUROC, scores of two digits | 7 | 114 |
+| average precision, scores of two digits | 4 | 41 |
+| Brier score | 1 | 10 |
+| sensitivity and so on, from `confusion_matrix` | 9 | 150 |
+| logistic regression on one variable, 500 images | 1.2 | 8.3 |
+
+`calibration_curve` takes no weights, and `LogisticRegression` gives a finite line for classes that
+are separated.
 """
 
 from __future__ import annotations
@@ -12,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 _NEWTON_STEPS = 50
+_SAFE_MOVE = 0.5
 _ALMOST_CERTAIN = 1e-7
 BINS = 10
 
@@ -160,22 +176,52 @@ def calibration_line(
 def logistic_line(
     labels: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """Fits logit(P(label)) = intercept + slope x, by Newton's method.
+    """Fits logit(P(label)) = intercept + slope x, by Newton's method with shortened steps.
+
+    Args:
+        labels: (n,), 0 or 1.
+        x: (n,), finite numbers.
+        weights: (n,), how often each image counts; None is once.
 
     Returns:
         Intercept and slope; NaN where `x` separates the classes, so that no line fits best.
     """
     weights = np.ones(len(labels)) if weights is None else weights
-    design = np.stack([np.ones(len(labels)), x], axis=1)
-    line = np.array([0.0, 1.0])
+    if _is_separated(labels, x, weights):
+        return float("nan"), float("nan")
+    # A slope of zero: with a steep one all probabilities may be 0 or 1, and Newton's step endless.
+    share = np.average(labels, weights=weights)
+    line = np.array([np.log(share / (1 - share)), 0.0])
+    logits = np.full(len(x), line[0])
+    reach = float(np.abs(x).max())
     for _ in range(_NEWTON_STEPS):
-        probability = 1 / (1 + np.exp(-np.clip(design @ line, -500, 500)))
+        probability = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
         curvature = weights * probability * (1 - probability)
-        hessian = design.T @ (design * curvature[:, None])
+        curved = curvature @ x
+        hessian = np.array([[curvature.sum(), curved], [curved, (curvature * x) @ x]])
         if np.linalg.cond(hessian) > 1e12:
             break
-        step = np.linalg.solve(hessian, design.T @ (weights * (labels - probability)))
-        line += step
+        error = weights * (labels - probability)
+        step = np.linalg.solve(hessian, np.array([error.sum(), error @ x]))
         if np.abs(step).max() < 1e-9:
-            return float(line[0]), float(line[1])
+            return float(line[0] + step[0]), float(line[1] + step[1])
+        # Where no logit moves by more than log 2, no curvature doubles, and the loss decreases.
+        if abs(step[0]) + abs(step[1]) * reach > _SAFE_MOVE:
+            loss = _log_loss(labels, logits, weights)
+            while _log_loss(labels, logits + step[0] + step[1] * x, weights) > loss:
+                step /= 2
+        line += step
+        logits = line[0] + line[1] * x
     return float("nan"), float("nan")
+
+
+def _is_separated(labels: np.ndarray, x: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether a threshold of `x` parts the classes, or one of them is missing."""
+    positive, negative = (x[(labels == label) & (weights > 0)] for label in (1, 0))
+    if not len(positive) or not len(negative):
+        return True
+    return bool(positive.min() >= negative.max() or negative.min() >= positive.max())
+
+
+def _log_loss(labels: np.ndarray, logits: np.ndarray, weights: np.ndarray) -> float:
+    return float(weights @ (np.logaddexp(0, logits) - labels * logits))

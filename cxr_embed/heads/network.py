@@ -26,12 +26,12 @@ class NetworkSettings:
 
     Attributes:
         hidden_layer_sizes: units of each hidden layer.
-        num_epochs: at most so many.
+        num_epochs: the largest number of epochs.
         batch_size: images per step.
         learning_rate: Adam's.
-        patience: stop after so many epochs without a better tune AUROC.
+        patience: training stops after this many epochs without a better tune AUROC.
         seed: of the weights and of the order of the images.
-        class_weights: `none`, or `balanced`: both classes of a head weigh the same.
+        class_weights: `none`, or `balanced`: both classes of a head have the same total weight.
     """
 
     hidden_layer_sizes: tuple[int, ...] = (512, 256)
@@ -52,13 +52,13 @@ class Standardisation:
 
 
 def import_keras() -> Any:
-    """Imports Keras on TensorFlow, whatever the user's Keras is set to."""
+    """Imports Keras with the TensorFlow backend, which overrides the user's setting."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     tf = import_tensorflow()
     import keras
 
     if tf.config.list_physical_devices("GPU"):
-        # A processor computes the same twice by itself; a GPU has to be told.
+        # A processor computes the same twice by itself; a GPU only in this mode.
         tf.config.experimental.enable_op_determinism()
     return keras
 
@@ -108,7 +108,7 @@ def build(
 
 
 def masked_loss(labels: np.ndarray, class_weights: str) -> Callable[[Any, Any], Any]:
-    """Returns binary cross-entropy over the labels that are there; NaN is none.
+    """Returns binary cross-entropy over the known labels; NaN is an unknown one.
 
     Args:
         labels: (n, heads), of the whole training split: what `balanced` balances.
@@ -142,7 +142,7 @@ def weights_of(labels: np.ndarray, class_weights: str) -> tuple[np.ndarray, np.n
 
 
 def mean_loss(labels: np.ndarray, logits: np.ndarray, class_weights: str) -> float:
-    """Returns what `masked_loss` measures, of plain arrays; `balanced` balances these labels."""
+    """Returns the `masked_loss` of NumPy arrays; `balanced` balances these labels."""
     positive, negative = weights_of(labels, class_weights)
     known = ~np.isnan(labels)
     wanted = np.where(known, labels, 0)

@@ -1,4 +1,4 @@
-"""Thresholds that turn probabilities into yes or no, and what they achieve."""
+"""Thresholds that turn probabilities into classes, and the rates that they achieve."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Rule:
 
     Attributes:
         kind: `youden` (highest sensitivity + specificity), `sensitivity`, `specificity` (at least
-            `value` of it, with as much of the other as that leaves), or `threshold` (`value`).
+            `value` of it, with the highest possible value of the other), or `threshold` (`value`).
         value: a share, or the threshold itself.
     """
 

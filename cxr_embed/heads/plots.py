@@ -1,4 +1,4 @@
-"""Pictures of how well heads do, as PNG."""
+"""Plots of training and evaluation, as PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxr_embed.heads import metrics
 Scored = tuple[np.ndarray, np.ndarray]
 Bands = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
+# Okabe and Ito's colours, which are distinguishable with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#888888"
 _STYLES = ("-", "--", ":")
@@ -28,15 +28,15 @@ _LEGEND_INSIDE = 8
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """What training went through.
+    """Loss and AUROC over the course of a training.
 
     Attributes:
-        x_name: what is along the x-axis.
+        x_name: the quantity on the x-axis.
         x: its values.
         loss: by split.
         tune_auroc: on the tune split, by name.
-        best: which x was kept, for each name.
-        logarithmic: whether x is.
+        best: the x that was kept, for each name.
+        logarithmic: whether the x-axis is logarithmic.
     """
 
     x_name: str
@@ -163,7 +163,7 @@ class FewShotLine:
 
 
 def few_shot(heads: Mapping[str, Sequence[FewShotLine]]) -> bytes:
-    """Draws AUROC against labelled images per class, a panel a head."""
+    """Draws AUROC against labelled images per class, one panel for each head."""
     columns = min(3, len(heads))
     rows = -(-len(heads) // columns)
     figure, grid = _new_grid(rows, columns, (0.9 + 4.6 * columns, 0.5 + 3.9 * rows))
@@ -254,7 +254,7 @@ def _rankings(heads: Mapping[str, Scored]) -> list[tuple[str, metrics.Ranking]]:
 
 
 def _look(number: int) -> tuple[str, str]:
-    """Returns colour and line style; together they tell 21 lines apart."""
+    """Returns colour and line style; together they distinguish 21 lines."""
     return COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % len(_STYLES)]
 
 

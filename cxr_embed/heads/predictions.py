@@ -1,10 +1,10 @@
-"""`predictions.csv`: what a head says of each image, beside the labels where there are some.
+"""`predictions.csv`: the probabilities of each image, with its labels where they are known.
 
 | column | content |
 | --- | --- |
 | `dicom_id`, `image_id` | the image, as the embeddings name it |
 | `split` | as in the labels |
-| `group` | a number: the same for all images of a patient, without saying who it is |
+| `group` | a number: the same for all images of a patient; it does not identify the patient |
 | `<head>_label` | 1, 0, or empty; absent where no labels were given |
 | `<head>_probability` | 0..1 |
 """
@@ -38,7 +38,7 @@ class Predictions:
         image_ids: paths or URIs of the images.
         probabilities: float64 (n, heads), 0..1.
         labels: float32 (n, heads), NaN where there is none; None without labels.
-        splits: the split of each image; empty where nobody says.
+        splits: the split of each image; empty where it is unknown.
         groups: int64 (n,), the patient of each image.
         extras: further columns, as text, for subgroups; they are not written.
     """
@@ -85,17 +85,17 @@ class Predictions:
 
 
 def attach(predictions: Predictions, table: LabelTable) -> Labelled:
-    """Adds what labels say of the predicted images: patients, subgroups, labels where none are.
+    """Adds patients and subgroups from labels to predictions, and labels where they have none.
 
     Args:
-        predictions: changed in place; labels that they have stay.
+        predictions: changed in place; labels that they already have are kept.
         table: its heads are those of the predictions, or none.
 
     Returns:
-        The join, for what did not fit.
+        The join, which lists what did not match.
 
     Raises:
-        UsageError: no label fits any image, or labels contradict each other.
+        UsageError: no label matches an image, or labels contradict each other.
     """
     images = MappedEmbeddings(
         table.source, predictions.ids, predictions.image_ids, np.empty((len(predictions), 0)), None
@@ -106,7 +106,7 @@ def attach(predictions: Predictions, table: LabelTable) -> Labelled:
         predictions.extras[name] = np.full(len(predictions), "", dtype=object)
         predictions.extras[name][rows] = column
     if labelled.has_groups:
-        # Images that no label names are patients of their own.
+        # An image without a label counts as a patient of its own.
         predictions.groups = np.arange(len(predictions), dtype=np.int64) + len(predictions)
         predictions.groups[rows] = labelled.groups
     if predictions.labels is None and table.heads:
@@ -122,7 +122,7 @@ def read_predictions(path: str, flag: str = "--predictions") -> Predictions:
 
     Args:
         path: the file, or the output folder that holds it; local or gs://.
-        flag: what the user said it with, for messages.
+        flag: the flag that gave the path, for messages.
 
     Raises:
         UsageError: unreadable, not such a table, or a value out of range.

@@ -1,4 +1,4 @@
-"""A head on disk: a Keras model, and beside it what one has to know to use it.
+"""A head on disk: a Keras model, and beside it the metadata that its use needs.
 
 | file | content |
 | --- | --- |
@@ -35,14 +35,14 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class SavedHead:
-    """What `head.json` says.
+    """The content of `head.json`.
 
     Attributes:
         heads: names of the model's outputs, in order.
         embedding_size: floats in an embedding.
         embedding_fingerprint: how the embeddings that it was trained on were made, if known.
-        training: how it was trained, for people.
-        command: what made it.
+        training: how it was trained, for documentation only.
+        command: the command line that made it.
     """
 
     heads: tuple[str, ...]
@@ -69,14 +69,14 @@ def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
-def require_free(folder: str, overwrite: bool, flag: str, say_first: Sequence[str] = ()) -> None:
+def require_free(folder: str, overwrite: bool, flag: str, markers: Sequence[str] = ()) -> None:
     """Refuses a folder that another run has written to, or that cannot be written to.
 
     Args:
         folder: local or gs://.
         overwrite: whether the user allows it.
-        flag: what the user said the folder with.
-        say_first: files that mark a finished output; they are removed, with `overwrite`.
+        flag: the flag that gave the folder, for messages.
+        markers: files that mark a finished output; they are removed, with `overwrite`.
 
     Raises:
         UsageError: it is not free, or not writable.
@@ -94,7 +94,7 @@ def require_free(folder: str, overwrite: bool, flag: str, say_first: Sequence[st
                 f"{flag} {folder} is not empty (it holds {found}): pass --overwrite, or another "
                 "folder"
             )
-        for name in say_first:
+        for name in markers:
             storage.remove(storage.join(folder, name))
     except OSError as error:
         raise UsageError(f"{flag} {folder}: {error.strerror or error}") from error
@@ -149,7 +149,7 @@ def read_head(folder: str) -> SavedHead:
 
 
 def load_model(folder: str, head: SavedHead) -> Any:
-    """Loads `model.keras` and checks it against what `head.json` says.
+    """Loads `model.keras` and checks it against `head.json`.
 
     Raises:
         UsageError: it is missing, damaged, or another model than `head.json` is of.
@@ -171,7 +171,7 @@ def load_model(folder: str, head: SavedHead) -> Any:
     if model.input_shape[-1] != head.embedding_size or model.output_shape[-1] != len(head.heads):
         raise UsageError(
             f"{path} takes {model.input_shape[-1]} floats and gives {model.output_shape[-1]}, "
-            f"{HEAD_NAME} says {head.embedding_size} and {len(head.heads)}"
+            f"{HEAD_NAME} gives {head.embedding_size} and {len(head.heads)}"
         )
     return model
 
@@ -189,7 +189,7 @@ def check_embeddings(
         allow_others: go on although they were made otherwise.
 
     Returns:
-        A warning for the person, or None where all is known to fit.
+        A warning, or None where head and embeddings are known to fit.
 
     Raises:
         UsageError: they do not fit.
@@ -200,7 +200,7 @@ def check_embeddings(
         )
     if fingerprint is None or head.embedding_fingerprint is None:
         which = source if fingerprint is None else "the head"
-        return f"warning: {which} does not say how the embeddings were made: they may not fit"
+        return f"warning: {which} does not record how the embeddings were made: they may not fit"
     changed = differences(head.embedding_fingerprint, fingerprint)
     if not changed:
         return None

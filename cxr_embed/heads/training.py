@@ -1,4 +1,4 @@
-"""Training of a head, from embeddings and labels to everything that is written."""
+"""Training of a head, from embeddings and labels to the content of the output files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cxr_embed.heads.predictions import Predictions
 
 UNMATCHED_NAME = "unmatched_labels.csv"
 
-_SAY_EVERY_SECONDS = 10.0
+_LOG_EVERY_SECONDS = 10.0
 _PACKAGES = ("cxr-embed", "tensorflow", "keras", "scikit-learn", "numpy")
 
 Say = Callable[[str], None]
@@ -28,14 +28,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Splits:
-    """Names of the splits, as the labels say them."""
+    """Names of the splits, as in the labels."""
 
     train: str
     tune: str
     test: str | None = None
 
     def names(self) -> tuple[str, ...]:
-        """Returns those that are used."""
+        """Returns the names of the splits that are used."""
         return tuple(dict.fromkeys(name for name in (self.train, self.tune, self.test) if name))
 
     @property
@@ -46,7 +46,7 @@ class Splits:
 
 @dataclass
 class TrainedHead:
-    """A trained head, and how it got there.
+    """A trained head and the course of its training.
 
     Attributes:
         model: Keras, embeddings to probabilities.
@@ -61,11 +61,11 @@ class TrainedHead:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run gives.
+    """The result of a training run.
 
     Attributes:
         files: content of each file, by name, in the order of writing.
-        metrics: what metrics.json holds.
+        metrics: the content of metrics.json.
     """
 
     files: dict[str, bytes]
@@ -89,12 +89,12 @@ def train(
         table: their labels.
         splits: names of the splits.
         settings: how to train; no hidden layers make a linear probe.
-        command: what the user said, to be written beside the results.
-        say: tells a person one line.
+        command: the command line, which is recorded with the results.
+        say: receives one line of progress at a time.
         allow_shared_patients: let a patient's images be in several splits.
 
     Raises:
-        UsageError: the labels do not fit; see `dataset.join`.
+        UsageError: the labels do not match; see `dataset.join`.
     """
     labelled = dataset.join(embeddings, table, allow_shared_patients=allow_shared_patients)
     for line in dataset.describe(labelled, splits.names()):
@@ -133,12 +133,12 @@ def _train_network(
     settings: NetworkSettings,
     say: Say,
 ) -> TrainedHead:
-    last = -_SAY_EVERY_SECONDS
+    last = -_LOG_EVERY_SECONDS
 
     def on_epoch(epoch: fitting.Epoch) -> None:
         nonlocal last
         now = time.monotonic()
-        if epoch.is_best or now - last >= _SAY_EVERY_SECONDS:
+        if epoch.is_best or now - last >= _LOG_EVERY_SECONDS:
             last = now
             star = ", the best so far" if epoch.is_best else ""
             say(

@@ -2,6 +2,10 @@
 
 A DICOM header may give 100 × 100 pixels while the stream inside gives 65,000 × 65,000, and decoders
 allocate memory by the size that the stream gives.
+
+pydicom splits Pixel Data into fragments here, from a view and without copies. Its own
+`generate_frames` is not used: it copies the frame, trusts the offset table, and makes a list of
+integers of a table of any length, which takes eleven times the memory of the table.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import re
 import struct
 from typing import NamedTuple
 
+from pydicom.encaps import generate_fragments
 from pydicom.uid import RLELossless
 
 from cxr_embed.errors import ImageRejected
@@ -18,9 +23,7 @@ from cxr_embed.errors import ImageRejected
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _NO_PAYLOAD = frozenset(range(0xD0, 0xD9)) | {0x01}
 
-
-_ITEM, _END_OF_ITEMS = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-_ITEM_HEADER = struct.Struct("<HHI")
+_TAG_BYTES = 4
 _MAX_FRAGMENTS = 1_000_000
 
 
@@ -30,6 +33,21 @@ class StreamSize(NamedTuple):
     rows: int
     columns: int
     components: int
+
+
+class _View:
+    """A buffer that pydicom reads from without copying."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view, self._position = view, 0
+
+    def read(self, size: int) -> memoryview:
+        data = self._view[self._position : self._position + size]
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._position
 
 
 def only_frame(pixel_data: bytes | memoryview) -> memoryview:
@@ -46,19 +64,18 @@ def only_frame(pixel_data: bytes | memoryview) -> memoryview:
     Raises:
         ImageRejected: `multi_frame`, `truncated`, or `decode_error` where the items are damaged.
     """
-    view, position = memoryview(pixel_data), 0
+    buffer = _View(memoryview(pixel_data))
     items: list[memoryview] = []
-    while position + _ITEM_HEADER.size <= len(view):
-        group, element, length = _ITEM_HEADER.unpack_from(view, position)
-        if (group, element) != _ITEM:
-            if (group, element) == _END_OF_ITEMS:
-                break
-            raise ImageRejected("decode_error", "the encapsulated Pixel Data is damaged")
-        position += _ITEM_HEADER.size
-        items.append(view[position : position + length])
-        position += length
-        if len(items) > _MAX_FRAGMENTS:
-            raise ImageRejected("decode_error", f"more than {_MAX_FRAGMENTS} fragments")
+    try:
+        # Starts at the offset table, which is an item like the fragments.
+        for item in generate_fragments(buffer):
+            items.append(item)
+            if len(items) > _MAX_FRAGMENTS:
+                raise ImageRejected("decode_error", f"more than {_MAX_FRAGMENTS} fragments")
+    except ValueError as error:
+        # Where nothing follows, the value was cut short inside an item's header.
+        if len(buffer.read(_TAG_BYTES)) == _TAG_BYTES:
+            raise ImageRejected("decode_error", "the encapsulated Pixel Data is damaged") from error
     if len(items) < 2:
         raise ImageRejected("truncated", "no compressed pixels in the encapsulated Pixel Data")
     if len(items[0]) > 4:

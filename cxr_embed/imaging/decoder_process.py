@@ -4,7 +4,7 @@ A child is a fresh interpreter (forking is not safe once threads or TensorFlow h
 decodes one image at a time. There are as many children as threads have decoded at the same time.
 Stream and pixels go through a file in memory that both processes hold open; the pipes carry one
 line in each direction. Children have a process group of their own, so that Ctrl-C reaches the
-parent alone. They end with the parent, however it ends, because their input does.
+parent alone. They end with the parent, because their input does.
 
 The size of an image sets its limits: processor time, address space, and time on the clock for a
 decoder that waits for ever. An image that exceeds them, or at which its child crashes, is rejected.
@@ -48,7 +48,7 @@ BASE_SECONDS, SECONDS_A_BYTE, SECONDS_A_PIXEL = 1.0, 8e-7, 5e-8
 _PATIENCE = 20
 
 # The signals by which the limits of an image or a crash of its decoder end a child. Any other
-# signal was sent by something else: a person, the system, or Linux when memory ran out.
+# signal was sent by something else: a user, the system, or Linux when memory ran out.
 _OWN_SIGNALS = {
     signal.SIGPROF, signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL,
     signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS,

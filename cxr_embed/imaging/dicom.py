@@ -123,8 +123,8 @@ def largest_size(start: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS, views: 
         of `max_pixels` where these are not within `start`.
 
     Raises:
-        ImageRejected: `read_radiograph` rejects the whole file for the same reason, whichever bytes
-            come after `start`.
+        ImageRejected: `read_radiograph` rejects the whole file for the same reason, with any bytes
+            after `start`.
         ImageSkipped: likewise.
     """
     try:

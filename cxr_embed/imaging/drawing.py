@@ -1,4 +1,4 @@
-"""Radiographs for people's eyes: panels in a PNG, blocks in a terminal, a histogram of text."""
+"""Draws radiographs: panels in a PNG, blocks in a terminal, and a histogram as text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _BARS = " ▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture with words around it.
+    """One picture with lines of text.
 
     Attributes:
-        title: stands above it.
+        title: the first line, above the picture.
         caption: a line below the title.
         pixels: uint8 or uint16 of shape (rows, columns); None where there is nothing to show.
         notes: lines below the picture; in its place where there is none.
@@ -73,7 +73,7 @@ def draw_png(panels: Sequence[Panel], height: int) -> bytes:
 
 
 def _draw_panel(panel: Panel, picture: np.ndarray | None, height: int) -> Image.Image:
-    """Draws one panel, its picture's frame `height` high whatever the picture's own height."""
+    """Draws one panel, its picture's frame `height` high for a picture of any height."""
     picture_width = _LEAST_WIDTH if picture is None else picture.shape[1]
     width = max(picture_width, _LEAST_WIDTH)
     notes = [line for note in panel.notes for line in _wrap(note, width - 24)]

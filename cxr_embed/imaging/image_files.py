@@ -137,8 +137,8 @@ def admit(
         not be read: it is `too_large`.
 
     Raises:
-        ImageRejected: `read_image` rejects the whole file for the same reason, whichever bytes
-            come after `prefix`.
+        ImageRejected: `read_image` rejects the whole file for the same reason, with any bytes
+            after `prefix`.
         ImageSkipped: likewise; only with `views="frontal"`.
     """
     found = file_types.sniff(prefix)

@@ -1,4 +1,4 @@
-"""Which exception shows a damaged file, and which one an error in this program.
+"""Distinguishes exceptions of damaged files from errors in this program.
 
 While a file is parsed and decoded, its content decides what can go wrong, so that any exception
 there means damage. Once its stored values are decoded and its header is checked, rendering works

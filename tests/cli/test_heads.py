@@ -142,7 +142,7 @@ def test_predict_gives_what_training_gave(trained: Path, do: Any, tmp_path: Path
         ran = do("predict", f"--head={trained}/{name}", f"--input_path={trained}/data/outputs",
                  f"--output_path={output}")  # fmt: skip
         assert ran.status == 0
-        assert "does not say how the embeddings were made" in ran.err
+        assert "does not record how the embeddings were made" in ran.err
         old = {row["dicom_id"]: row for row in _table(trained / name / "predictions.csv")}
         rows = _table(output)
         assert len(rows) == 300

@@ -46,7 +46,7 @@ def test_the_end_of_the_curve_is_the_truth(files: dict[str, bytes], classifier: 
     assert [int(r["n_per_class"]) for r in rows] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
     low, high = float(rows[-1]["low"]), float(rows[-1]["high"])
     assert low <= bayes_auroc(DISTANCE) <= high
-    assert high - low < 0.06  # an interval that says something
+    assert high - low < 0.06  # an informative interval
     assert float(rows[0]["auroc"]) < low
 
 

@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_resamples() -> None:
 
 
 def test_copies_of_images_do_not_narrow_the_interval() -> None:
-    """Ten images of each patient say no more than one: only the patient counts."""
+    """Ten images of each patient carry no more information than one: only the patient counts."""
     rng = np.random.default_rng(0)
     labels = (rng.random(80) < 0.5).astype(float)
     scores = rng.standard_normal(80) + labels

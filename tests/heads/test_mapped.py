@@ -35,15 +35,15 @@ def test_small_ones_stay_in_memory(cache: Path, records: Path) -> None:
 
 
 def test_large_ones_are_mapped_and_opened_again(cache: Path, records: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     first, again = (
-        mapped.open_embeddings(str(records), said.append, map_from_bytes=1) for _ in range(2)
+        mapped.open_embeddings(str(records), lines.append, map_from_bytes=1) for _ in range(2)
     )
     assert isinstance(again.values, np.memmap)
     assert again.values.dtype == np.float32
     np.testing.assert_array_equal(again.values, np.arange(40).reshape(10, 4))
     assert (first.ids, first.image_ids) == (again.ids, again.image_ids)
-    assert [line.split()[0] for line in said] == ["keeping", "embeddings"]
+    assert [line.split()[0] for line in lines] == ["keeping", "embeddings"]
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
 
 
@@ -70,10 +70,10 @@ def test_a_half_written_matrix_is_not_used(cache: Path, records: Path) -> None:
 def test_a_cache_that_cannot_be_written(cache: Path, records: Path) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("in the way")
-    said: list[str] = []
-    found = mapped.open_embeddings(str(records), said.append, map_from_bytes=1)
+    lines: list[str] = []
+    found = mapped.open_embeddings(str(records), lines.append, map_from_bytes=1)
     assert found.values.shape == (10, 4)
-    assert any(line.startswith("warning") for line in said)
+    assert any(line.startswith("warning") for line in lines)
 
 
 def test_taking_and_walking_rows(cache: Path, records: Path) -> None:

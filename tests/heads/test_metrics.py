@@ -142,6 +142,36 @@ def test_the_calibration_line_equals_a_logistic_regression() -> None:
     assert slope == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("spread", [0.1, 4.0, 30.0])
+def test_a_line_is_found_although_the_scores_hardly_rank_the_classes(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    x = spread * rng.standard_normal(500)
+    labels = (rng.random(500) < 1 / (1 + np.exp(1 - 0.3 * x / spread))).astype(float)
+    weights = np.bincount(rng.integers(500, size=500), minlength=500).astype(float)
+    fitted = linear_model.LogisticRegression(
+        C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=1000
+    ).fit(x[:, None], labels, sample_weight=weights)
+    line = metrics.logistic_line(labels, x, weights)
+    assert line == pytest.approx((fitted.intercept_[0], fitted.coef_[0, 0]), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("labels", "x", "weights"),
+    [
+        ([0, 0, 1, 1], [1, 2, 2, 3], [1, 1, 1, 1]),
+        ([1, 1, 0, 0], [1, 2, 3, 4], [1, 1, 1, 1]),
+        ([0, 1, 0, 1], [1, 2, 3, 4], [1, 1, 0, 1]),
+        ([0, 1, 0, 1], [2, 2, 2, 2], [1, 1, 1, 1]),
+        ([1, 1, 1, 1], [1, 2, 3, 4], [1, 1, 1, 1]),
+        ([0, 1, 0, 1], [1, 2, 3, 4], [0, 0, 0, 0]),
+    ],
+    ids=["they share a score", "reversed", "without weight 0", "one score", "one class", "none"],
+)
+def test_no_line_fits_best(labels: list[int], x: list[int], weights: list[int]) -> None:
+    line = metrics.logistic_line(*(np.array(a, np.float64) for a in (labels, x, weights)))
+    assert np.isnan(line).all()
+
+
 def test_no_calibration_line_through_separated_classes() -> None:
     scores = np.array([0.1, 0.2, 0.8, 0.9])
     assert np.isnan(metrics.calibration_line((scores > 0.5).astype(float), scores)).all()

@@ -48,7 +48,7 @@ print(end, round(seconds, 2), peak("self") + sum(children))
 
 
 def compressed(syntax: str, stream: bytes, rows: int, columns: int) -> bytes:
-    """A file whose header says so many rows and columns around any stream."""
+    """A file whose header gives so many rows and columns around any stream."""
     dataset = make_dataset(np.zeros((1, 1), np.uint8) if syntax == JPEGBaseline8Bit else GRADIENT)
     dataset.Rows, dataset.Columns = rows, columns
     dataset.file_meta.TransferSyntaxUID = syntax
@@ -87,13 +87,13 @@ def deflated_bomb() -> bytes:
     dataset = make_dataset()
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     data = as_bytes(dataset)
-    position = 132  # the file meta group is as long as its first element says
+    position = 132  # the file meta group is as long as its first element gives
     (length,) = struct.unpack_from("<I", data, position + 8)
     return data[: position + 12 + length] + deflated_zeros(1_000, -15)
 
 
 def rle_that_expands() -> bytes:
-    """Two bytes make 128: 8 MB make half a gigabyte, where the header says 10 x 10 pixels."""
+    """Two bytes make 128: 8 MB make half a gigabyte, where the header gives 10 x 10 pixels."""
     runs = b"\x81\x00" * 4_000_000
     header = struct.pack("<16I", 2, 64, 64 + len(runs), *[0] * 13)
     return compressed(RLELossless, header + runs + runs, 10, 10)

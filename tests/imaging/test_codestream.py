@@ -1,4 +1,4 @@
-"""What compressed streams claim, and lies of theirs that no decoder gets to see."""
+"""The sizes that compressed streams give, and wrong ones that no decoder receives."""
 
 from __future__ import annotations
 
@@ -13,13 +13,57 @@ from pydicom.encaps import get_frame
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from cxr_embed.errors import ImageRejected
-from cxr_embed.imaging.codestream import StreamSize, check_stream, read_stream_size
+from cxr_embed.imaging.codestream import StreamSize, check_stream, only_frame, read_stream_size
 
 
 def stream(syntax: str) -> bytes:
     dataset = make_dataset()
     dataset.compress(syntax, encoding_plugin="pyjpegls" if syntax == JPEGLSLossless else "")
     return get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+
+ITEM, END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+NO_OFFSETS = ITEM + bytes(4)
+UNDEFINED = b"\xff" * 4
+
+
+def item(value: bytes) -> bytes:
+    return ITEM + struct.pack("<I", len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "pixel_data",
+    [
+        NO_OFFSETS + item(b"abcdef") + END,
+        NO_OFFSETS + item(b"abc") + item(b"def") + END + b"whatever follows",
+        item(bytes(4)) + item(b"abcd") + item(b"ef"),
+        NO_OFFSETS + item(b"abcdef") + ITEM + b"\0\0",
+        NO_OFFSETS + ITEM + struct.pack("<I", 1000) + b"abcdef",
+    ],
+    ids=["one fragment", "two", "no end", "cut in an item's header", "cut in a fragment"],
+)
+def test_the_fragments_of_a_frame_are_joined(pixel_data: bytes) -> None:
+    assert bytes(only_frame(memoryview(pixel_data))) == b"abcdef"
+
+
+@pytest.mark.parametrize(
+    ("pixel_data", "reason"),
+    [
+        (b"", "truncated"),
+        (NO_OFFSETS, "truncated"),
+        (NO_OFFSETS + END, "truncated"),
+        (item(bytes(8)) + item(b"a") + item(b"b"), "multi_frame"),
+        (NO_OFFSETS + b"rubbish!" + bytes(8), "decode_error"),
+        (NO_OFFSETS + ITEM + UNDEFINED + b"abcdef", "decode_error"),
+        (NO_OFFSETS * 1_000_002, "decode_error"),
+    ],
+    ids=["empty", "no fragment", "no fragment, end", "two frames", "no item", "undefined length",
+         "a million fragments"],
+)  # fmt: skip
+def test_damaged_fragments_are_rejected(pixel_data: bytes, reason: str) -> None:
+    with pytest.raises(ImageRejected) as caught:
+        only_frame(pixel_data)
+    assert caught.value.reason == reason
 
 
 def jpeg_claiming(rows: int, columns: int, components: int = 1) -> bytes:

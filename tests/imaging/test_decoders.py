@@ -151,7 +151,7 @@ class TestRealFiles:
 
 
 class TestRle:
-    """Streams that other programs write, or nobody does."""
+    """Streams that other programs write, or that no program writes."""
 
     @staticmethod
     def dataset(*segments: bytes, shape: tuple[int, int] = (2, 4)) -> Dataset:

@@ -1,4 +1,4 @@
-"""What an inspection says of a file, and what it must not say."""
+"""What an inspection reports of a file, and what it must not report."""
 
 from __future__ import annotations
 

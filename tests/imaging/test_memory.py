@@ -11,7 +11,7 @@ from cxr_embed.imaging import memory
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns a folder that stands for the root of a file system, with 8,000 kB available."""
+    """Returns a folder that serves as the root of a file system, with 8,000 kB available."""
     monkeypatch.setattr(memory, "PROC", tmp_path / "proc")
     monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path / "groups")
     write(tmp_path / "proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")

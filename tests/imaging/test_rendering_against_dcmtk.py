@@ -1,7 +1,7 @@
 """The `dicom` rendering against DCMTK's dcm2pnm, which hospitals have trusted for decades.
 
 Where DCMTK and the standard disagree the standard wins: such cases give DCMTK another file or
-other options that say the same in words it understands, and their comment says why.
+other options that have the same effect in terms it supports, and their comment gives the reason.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ def curve(count: int, bits: int) -> list[int]:
     return [int(v) for v in np.linspace(0, 1, count) ** 1.7 * ((1 << bits) - 1)]
 
 
-def table(first: int, entries: list[int], bits: int, said: tuple[Any, ...] = ()) -> list[Dataset]:
-    """Returns a LUT sequence; `said` is a descriptor's VR and values where it is to be odd."""
+def table(first: int, entries: list[int], bits: int, given: tuple[Any, ...] = ()) -> list[Dataset]:
+    """Returns a LUT sequence; `given` is a descriptor's VR and values where it is to be odd."""
     item = lut_item(first, entries, bits)
-    if said:
-        item.add_new("LUTDescriptor", said[0], list(said[1:]))
+    if given:
+        item.add_new("LUTDescriptor", given[0], list(given[1:]))
     if len(entries) > 30_000:  # too long for US
         item.add_new("LUTData", "OW", np.array(entries, "<u2").tobytes())
     return [item]
@@ -138,7 +138,7 @@ BIT_DEPTHS = [
 
 WINDOWS = [
     Case("LINEAR", R12, TWELVE | WINDOW),
-    Case("LINEAR, said so", R12, TWELVE | WINDOW | {"VOILUTFunction": "LINEAR"}),
+    Case("LINEAR, given", R12, TWELVE | WINDOW | {"VOILUTFunction": "LINEAR"}),
     Case("LINEAR, fractions", R12, TWELVE | {"WindowCenter": "2000.4", "WindowWidth": "333.3"}),
     Case("LINEAR, width 2", R12, TWELVE | {"WindowCenter": 2000, "WindowWidth": 2}),
     Case("LINEAR, width 1", R12, TWELVE | {"WindowCenter": 2000, "WindowWidth": 1}),
@@ -168,7 +168,7 @@ RESCALES = [
                   "RescaleSlope": 0.5, "RescaleIntercept": 3},
     ),
     # C.11.1.1.2: output = m x stored + b. DCMTK rounds it to integers, which leaves five levels of
-    # this one; a thousand times the slope and the window say the same.
+    # this one; a thousand times the slope and the window have the same effect.
     Case(
         "slope 0.001", R12,
         TWELVE | {"RescaleSlope": 0.001, "RescaleIntercept": 0,
@@ -220,23 +220,23 @@ TABLES = [
     voi("8 bits, packed OW", packed(curve(4095, 8), "OW")),
     voi("8 bits, packed US", packed(curve(4096, 8), "US")),
     # A descriptor of 16 bits over entries of 12 is dark in both: C.11.2.1.1 takes its word for it.
-    voi("fewer bits than said", table(0, C12, 16)),
+    voi("fewer bits than given", table(0, C12, 16)),
     voi("no bits", table(0, C12, 0)),
     # The standard does not foresee it. DCMTK cuts the high bits off, which folds the image.
-    voi("more bits than said", table(0, C16, 12), table(0, C16, 16)),
+    voi("more bits than given", table(0, C16, 12), table(0, C16, 16)),
     # C.11.2.1.1: values beyond the number of entries in the descriptor take the last one. DCMTK
     # goes by the length of the data.
     voi(
-        "more entries than said",
-        table(0, C12, 12, said=("US", 3000, 0, 12)), table(0, C12[:3000], 12),
+        "more entries than given",
+        table(0, C12, 12, given=("US", 3000, 0, 12)), table(0, C12[:3000], 12),
     ),
     voi("signed", table(-2048, C12, 12), pixels=S12),
     # C.11.2.1.1: whether the first input value is US or SS follows from the input.
-    voi("signed, said US", table(0, C12, 12, said=("US", 4096, 63488, 12)), pixels=S12),
+    voi("signed, as US", table(0, C12, 12, given=("US", 4096, 63488, 12)), pixels=S12),
     voi("signed by rescale", table(-1024, C12, 12), **RESCALED),
-    voi("signed by rescale, said US", table(0, C12, 12, said=("US", 4096, 64512, 12)), **RESCALED),
+    voi("signed by rescale, as US", table(0, C12, 12, given=("US", 4096, 64512, 12)), **RESCALED),
     voi(
-        "SS with 40000 entries", table(0, curve(40000, 16), 16, said=("SS", 40000, -20000, 16)),
+        "SS with 40000 entries", table(0, curve(40000, 16), 16, given=("SS", 40000, -20000, 16)),
         pixels=ramp(16, signed=True), BitsStored=16,
     ),
     modality("16 bits", table(0, C16, 16)),
@@ -244,7 +244,7 @@ TABLES = [
     modality("8 bits, packed", packed(curve(4096, 8), "OW")),
     modality("window", table(0, C12, 12), **WINDOW),
     modality("signed", table(-2048, C12, 12), S12),
-    modality("signed, said US", table(0, C12, 12, said=("US", 4096, 63488, 12)), S12),
+    modality("signed, as US", table(0, C12, 12, given=("US", 4096, 63488, 12)), S12),
     modality(
         "before VOI LUT", table(-2048, C12, 12), S12, VOILUTSequence=table(100, curve(3000, 10), 10)
     ),

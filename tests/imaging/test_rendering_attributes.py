@@ -76,9 +76,9 @@ def test_the_first_input_value_is_signed_as_the_input_is(
     assert parse(item, **options).first_mapped == expected
 
 
-@pytest.mark.parametrize(("said", "bits"), [(12, 12), (16, 16), (0, 12), (17, 12), (9, 12)])
-def test_impossible_bits_are_counted_from_the_entries(said: int, bits: int) -> None:
-    assert parse(item_of("US", [0, 4095], 2, 0, said)).bits == bits
+@pytest.mark.parametrize(("given", "bits"), [(12, 12), (16, 16), (0, 12), (17, 12), (9, 12)])
+def test_impossible_bits_are_counted_from_the_entries(given: int, bits: int) -> None:
+    assert parse(item_of("US", [0, 4095], 2, 0, given)).bits == bits
 
 
 @pytest.mark.parametrize("data", [[1, 2], [], b""])
