@@ -143,11 +143,9 @@ def _photograph(page: Path, browser: str, output: Path) -> None:
 
 def _small_copy(image: Image.Image, path: Path, colours: int) -> None:
     """Writes a picture with a palette, which takes a third of the bytes or less."""
-    if image.mode == "RGB":  # the few coloured points of a map need colours of their own
-        method = Image.Quantize.MAXCOVERAGE
-    else:
-        method = Image.Quantize.MEDIANCUT
-    image.quantize(colours, method=method, dither=Image.Dither.NONE).save(path, optimize=True)
+    # The few coloured points of a map need colours of their own.
+    best = Image.Quantize.MAXCOVERAGE if image.mode == "RGB" else Image.Quantize.MEDIANCUT
+    image.quantize(colours, method=best, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def _thumbnail(pixels: np.ndarray, size: int) -> bytes:
