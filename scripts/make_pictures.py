@@ -37,6 +37,7 @@ PICTURES = Path(__file__).resolve().parent.parent / "docs/pictures"
 BUDGET = 300_000  # bytes of all pictures together
 _IMAGES = 48
 _COLUMNS = 96
+_COLOURS = 16  # of a picture, besides greys
 _CXR_EMBED = (sys.executable, "-c", "from cxr_embed.cli.main import run; run()")
 _RUN = (
     "run", "--input_path", "radiographs", "--output_path", "embeddings", "--model_path", "my_model",
@@ -70,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         (output / "terminal.svg").write_text(terminal.drawing(session, _COLUMNS))
         for command in (_REPORT, _INSPECT):
             subprocess.run([*_CXR_EMBED, *command], cwd=work, check=True, capture_output=True)
-        _small_copy(Image.open(work / "inspect.png").convert("L"), output / "inspect.png", 48)
+        _small_copy(Image.open(work / "inspect.png"), output / "inspect.png", 40)
         _photograph(work / "report.html", browser, work / "report.png")
-        _small_copy(Image.open(work / "report.png").convert("RGB"), output / "report.png", 36)
+        _small_copy(Image.open(work / "report.png"), output / "report.png", 30)
         pixels = cxr_embed.read_radiograph(work / "one.dcm", "dicom").pixels
     (output / "pipeline.svg").write_text(pipeline.drawing(_thumbnail(pixels, 104)))
     size = sum(path.stat().st_size for path in output.iterdir())
@@ -141,11 +142,19 @@ def _photograph(page: Path, browser: str, output: Path) -> None:
         chromium.close()
 
 
-def _small_copy(image: Image.Image, path: Path, colours: int) -> None:
-    """Writes a picture with a palette, which takes a third of the bytes or less."""
-    # The few coloured points of a map need colours of their own.
-    best = Image.Quantize.MAXCOVERAGE if image.mode == "RGB" else Image.Quantize.MEDIANCUT
-    image.quantize(colours, method=best, dither=Image.Dither.NONE).save(path, optimize=True)
+def _small_copy(image: Image.Image, path: Path, greys: int) -> None:
+    """Writes a picture with a palette of greys and the few other colours that it has."""
+    levels = np.repeat(np.linspace(0, 255, greys).round().astype(np.uint8), 3)
+    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    vivid = pixels[np.ptp(pixels.astype(int), axis=1) > 24]
+    colours: list[int] = []
+    if len(vivid):
+        strip = Image.fromarray(vivid[None])
+        colours = strip.quantize(_COLOURS, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*levels.tolist(), *colours[: 3 * _COLOURS]])
+    small = image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
 
 
 def _thumbnail(pixels: np.ndarray, size: int) -> bytes:
