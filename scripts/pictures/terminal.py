@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-# rich names fonts of another host; a picture in a page may not load any.
-_FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
-_FORMAT = _FONTS.sub("", _export_format.CONSOLE_SVG_FORMAT).replace(
+# rich names fonts and pages of other hosts; a picture in a page may not load any.
+_OTHER_HOSTS = re.compile(r"@font-face \{\{.*?\}\}\s*|<!-- Generated with .*?-->\s*", re.DOTALL)
+_FORMAT = _OTHER_HOSTS.sub("", _export_format.CONSOLE_SVG_FORMAT).replace(
     "font-family: Fira Code, monospace", "font-family: ui-monospace, Menlo, Consolas, monospace"
 )
 # All escape sequences but those of colours (which end in m).
