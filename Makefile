@@ -1,7 +1,9 @@
 # Everything happens in one virtual environment, made on first use.
 VENV ?= .venv
-# Python 3.11 or 3.12; say PYTHON=... to choose.
-PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(if $(shell $(p) -c "import sys; print(sys.version_info[:2] in ((3, 11), (3, 12)) or '')" 2>/dev/null),$(p))))
+# The newest supported Python on this machine that can make a virtual environment; PYTHON=... overrides.
+# Debian and Ubuntu ship python3 without the module `venv` until python3-venv is installed.
+USABLE = import ensurepip, sys, venv; print(sys.version_info[:2] in ((3, 11), (3, 12), (3, 13)) or '')
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell $(p) -c "$(USABLE)" 2>/dev/null),$(p))))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -10,7 +12,7 @@ DEMO ?= demo
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench docs clean
+.PHONY: help setup demo test test-fast lint format bench docs pictures clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
@@ -18,17 +20,26 @@ help: ## this list
 setup: $(INSTALLED) ## makes .venv with everything in it, exact versions
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "cxr-embed needs Python 3.11 or 3.12: install one, or pass PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { printf '%s\n' \
+	  "cxr-embed needs Python 3.11, 3.12 or 3.13 with the module venv, and found none." \
+	  "  Debian, Ubuntu:  sudo apt install python3 python3-venv" \
+	  "  Fedora:          sudo dnf install python3.13" \
+	  "  macOS:           brew install python@3.13" \
+	  "  or pass one:     make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,train,explore,docs,openvino]'
 	@touch $@
 
-demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2, start to end
+demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2 and makes a report page
 	@rm -rf $(DEMO)
 	$(BIN)/python scripts/make_demo_data.py $(DEMO)/radiographs
 	$(BIN)/python -m run_inference --flagfile=configs/local.flags --input_path $(DEMO)/radiographs --output_path $(DEMO)/embeddings --skip_errors
 	@echo
 	$(BIN)/python scripts/show_embeddings.py $(DEMO)/embeddings
+	@echo
+	$(BIN)/cxr-embed report --input_path $(DEMO)/embeddings --output_path $(DEMO)/report.html --map pca
+	@echo
+	@echo "A page about these embeddings, to open in a browser: $(abspath $(DEMO))/report.html"
 
 test: lint test-fast ## lint, types and all tests
 	$(BIN)/pytest -m slow -n 2 -p no:cacheprovider --durations=5
@@ -58,6 +69,9 @@ bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
 docs: $(INSTALLED) ## builds the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "site/index.html is the first page"
+
+pictures: $(INSTALLED) ## makes docs/pictures anew; needs Chromium
+	PYTHONPATH=scripts $(BIN)/python scripts/make_pictures.py
 
 clean: ## removes the environment and all that was made
 	rm -rf $(VENV) $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_architecture
 import update_docs
 from builders import GRADIENT, make_dicom
 from synthetic import write_example
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +36,8 @@ def test_every_command_and_example_runs(page: Path, tmp_path: Path, small_model:
     (tmp_path / "my_model").symlink_to(small_model)
     if page.name == "heads.md":
         write_example(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "scripts"):  # the reader works in a checkout
+        (tmp_path / name).symlink_to(ROOT / name)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     blocks = FENCE.findall(page.read_text())
     if page.name == "outputs.md":  # it shows how to read what the other pages write
@@ -60,6 +62,38 @@ def test_the_readme_names_the_two_commands_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert re.search(rf"^{name}:", makefile, re.MULTILINE)
+
+
+def test_the_pictures_are_small_and_load_nothing() -> None:
+    pictures = list((ROOT / "docs/pictures").iterdir())
+    assert sum(path.stat().st_size for path in pictures) < 300_000
+    for path in pictures:
+        for page in ("README.md", "docs/index.md"):
+            assert f"pictures/{path.name}" in (ROOT / page).read_text()
+        if path.suffix == ".svg":
+            addresses = re.findall(r"https?://[^\s\"')]+", path.read_text())
+            assert set(addresses) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_contributing_draws_the_rooms_in_the_order_of_their_imports() -> None:
+    picture = (ROOT / "CONTRIBUTING.md").read_text().split("```")[1]
+    drawn = re.findall(r"^[ │├└─]*([a-z]+)/ ", picture, re.MULTILINE)
+    assert drawn == [room for room in test_architecture.ROOMS if room]
+
+
+def test_contributing_names_registries_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"`((?:cxr_embed|tests)/[a-z_/]+(?:\.py|/))`", text):
+        assert (ROOT / path).exists(), path
+    for name, path in re.findall(r"`([A-Z]+)` in `(\S+\.py)`", text):
+        assert re.search(rf"^{name}\b.*=", (ROOT / path).read_text(), re.MULTILINE), name
+
+
+def test_the_references_of_the_readme_are_those_of_the_citation_file() -> None:
+    cited = re.findall(r"^ +doi: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    references = (ROOT / "README.md").read_text().split("[start:citations]")[1]
+    assert len(cited) == 4
+    assert re.findall(r"\[doi:(\S+)\]", references) == cited
 
 
 def test_the_site_builds_without_a_warning_and_asks_nobody_for_anything(tmp_path: Path) -> None:
