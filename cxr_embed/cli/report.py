@@ -67,8 +67,8 @@ def main(arguments: list[str]) -> int:
     if not values.input_path:
         raise UsageError("--input_path is missing: an output of the main job")
     check_page_path("output_path", values.output_path)
-    from cxr_embed.report.report import ReportSettings, make_report
-    from cxr_embed.report.report_page import draw_report
+    from cxr_embed.report.content import ReportSettings, make_report
+    from cxr_embed.report.layout import draw_report
 
     report = make_report(
         ReportSettings(

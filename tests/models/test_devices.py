@@ -103,7 +103,7 @@ def test_replicas_that_run_out_of_memory_take_less(
     pixels = [model.fit(radiograph).ravel() for radiograph in radiographs(max(BATCHES))]
     np.testing.assert_array_equal(three["greedy"], pixels)
     assert three["warnings"].tolist() == [
-        "out of memory with 4 images a call on 3 x cpu: going on with 2"
+        "out of memory with 4 images a call on 3 x cpu: continuing with 2"
     ]
 
 
