@@ -143,7 +143,7 @@ def _lengths_and_angles(report: Report) -> list[Html]:
         label=f"Euclidean lengths of {len(report.embeddings):,} embeddings",
     )  # fmt: skip
     low, middle, high = np.percentile(report.lengths, (1, 50, 99))
-    words = f"All embeddings (Euclidean norm): median {middle:.4g}, 98 % within {low:.4g} and {high:.4g}"
+    words = f"Euclidean norm: median {middle:.4g}, 98 % within {low:.4g} and {high:.4g}"
     figures = [tag("figure", lengths, tag("figcaption", words), class_="wide")]
     plain, centred = report.cosines
     if plain.size:
