@@ -102,7 +102,7 @@ def test_an_endpoint_that_refuses_or_is_not_there(server: Server) -> None:
 
 def test_a_config_for_something_else_is_refused() -> None:
     for config in ({"signature": "a"}, {"pooling": "mean"}, {"range": (0.0, 1.0)}):
-        with pytest.raises(UsageError, match="means nothing at an endpoint"):
+        with pytest.raises(UsageError, match="does not apply to an endpoint"):
             load("127.0.0.1:1", **config)
 
 
