@@ -152,7 +152,7 @@ def test_it_gives_up_in_the_end(server: Server) -> None:
     with pytest.raises(SomeFailed) as failed:
         embed(model, PICTURES[:3])
     assert [str(result) for result in failed.value.results] == [
-        "no answer within 1 s; last: 503 gone for good"
+        "no answer within 1 s; last error: 503 gone for good"
     ] * 3
 
 
