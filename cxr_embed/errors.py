@@ -1,4 +1,4 @@
-"""The few exceptions that cross from one room to another."""
+"""The exceptions that all rooms of the package share."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS
 
 
 def one_line(text: object) -> str:
-    """Returns `text` on one line, white space folded, cut to 300 characters."""
+    """Returns `text` on one line with single spaces, cut to 300 characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= 300 else line[:297] + "..."
 
 
 class UsageError(Exception):
-    """A mistake that the person at the keyboard can mend; ends the program with status 2.
+    """A mistake that the user can correct; the program ends with status 2.
 
     The message is one line: what is wrong, where, and what to do.
     """
 
 
 class MachineFault(Exception):
-    """Something that every image would meet: a full disk, no memory, a lost device.
+    """A fault that affects all images: a full disk, no memory, a lost device.
 
-    It ends the work at once with status 3, and is never written down as an image's failure. On a
-    worker elsewhere it fails the bundle, which the runner then gives to another worker.
+    The program ends at once with status 3, and the fault is never recorded as an image's failure.
+    On a remote worker it fails the bundle, which the runner retries on another worker.
 
     The message is one line: what is wrong, where, and what to do.
     """
 
 
 class PlaceUnavailable(OSError):
-    """A storage service that did not answer, or did not let us in, after all retries."""
+    """A storage service did not answer or rejected the credentials, after all retries."""
 
 
 class ImageRejected(Exception):
-    """One image that cannot become an embedding. It never ends the run.
+    """An image that cannot be embedded. It never ends the run.
 
     Args:
         reason: a key of `cxr_embed.outcomes.FAILURE_REASONS`.
-        detail: one line for a person. It names tags, sizes and rules, never the value of a text
-            element: those may identify a patient.
+        detail: one line of text. It contains tags, sizes and rules, never the value of a text
+            element, which may identify a patient.
 
     Attributes:
-        steps: what had been done to the stored values, for people who look into one file.
+        steps: processing steps before the failure, for `cxr-embed inspect`.
     """
 
     steps: tuple[str, ...] = ()
@@ -57,11 +57,11 @@ class ImageRejected(Exception):
 
 
 class ImageSkipped(Exception):
-    """One image that is left out on purpose.
+    """An image that is skipped on purpose.
 
     Args:
         reason: a key of `cxr_embed.outcomes.SKIP_REASONS`.
-        detail: one line for a person.
+        detail: one line of text.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -1,6 +1,6 @@
-"""The three ends of every image, and the stable codes that say why.
+"""The possible outcomes of an image: embedded, skipped or failed, with stable reason codes.
 
-Nothing here depends on anything else in the package: every room may import it.
+This module imports nothing from the package, so that every other module can import it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Stage(StrEnum):
-    """Where on its walk an image failed."""
+    """The processing stage in which an image failed."""
 
     READ = "read"
     DECODE = "decode"
@@ -21,13 +21,13 @@ class Stage(StrEnum):
 
 
 class Reason(NamedTuple):
-    """What a reason code stands for: the stage it belongs to, and a sentence for people."""
+    """The stage and the meaning of a reason code."""
 
     stage: Stage
     meaning: str
 
 
-# Scripts match on these codes: a code is never renamed, only added.
+# Scripts match on these codes. Codes may be added, but never renamed.
 FAILURE_REASONS: dict[str, Reason] = {
     "read_error": Reason(Stage.READ, "the file could not be opened or read"),
     "not_an_image": Reason(Stage.READ, "not readable as DICOM, PNG or JPEG"),
@@ -76,19 +76,19 @@ WARNINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """An image whose record is in the output now.
+    """An image whose record was written.
 
     Attributes:
         dicom_id: the input's file name without its image extension.
-        path: the input, as it was given or listed.
+        path: the input's path, as given or listed.
         record: the record's path below the output.
-        rows: height of the radiograph in pixels, before fitting it to the model.
+        rows: height of the radiograph in pixels, before it is resized for the model.
         columns: width of the radiograph in pixels.
         warnings: stable codes, keys of `WARNINGS`.
         bytes: size of the input file; 0 if unknown.
         crc32c: checksum of the input file, 8 hexadecimal digits; empty if unknown.
         floats: floats in the embedding.
-        file_state: what the file system says of the record, see `cxr_embed.storage.file_state`.
+        file_state: state of the record's file, see `cxr_embed.storage.file_state`.
     """
 
     dicom_id: str
@@ -105,7 +105,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An image left out on purpose; `reason` is a key of `SKIP_REASONS`."""
+    """An image that was skipped on purpose; `reason` is a key of `SKIP_REASONS`."""
 
     dicom_id: str
     path: str
@@ -115,7 +115,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An image that has no record; `reason` is a key of `FAILURE_REASONS`."""
+    """An image without a record; `reason` is a key of `FAILURE_REASONS`."""
 
     dicom_id: str
     path: str
@@ -124,7 +124,7 @@ class Failed:
 
     @property
     def stage(self) -> Stage:
-        """The stage that the reason belongs to."""
+        """The stage of the reason."""
         return FAILURE_REASONS[self.reason].stage
 
 

@@ -1,4 +1,4 @@
-"""Embedding to TFRecord bytes and back, without TensorFlow.
+"""Encodes and decodes embeddings as TFRecord bytes, without TensorFlow.
 
 A record file is one TFRecord frame around one serialized `tf.train.Example`:
 
@@ -21,12 +21,12 @@ EMBEDDING_FEATURE = "embedding"
 _FRAME_OVERHEAD = 16
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 
-# Where a piece of a message begins and ends, in bytes.
+# Start and end of a part of a message, in bytes.
 Span = tuple[int, int]
 
 
 class BadRecord(ValueError):
-    """Bytes that are not exactly one whole record with both features."""
+    """The bytes are not exactly one complete record with both features."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Record:
     """One image's embedding.
 
     Attributes:
-        image_id: the input's path or URI, as it was given or listed.
+        image_id: the input's path or URI, as given or listed.
         embedding: float32 of shape (n,).
     """
 
@@ -48,16 +48,17 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes) -> Record:
-    """Reads a `.tfrecord` file that holds exactly one record.
+    """Decodes a `.tfrecord` file with exactly one record.
 
     Raises:
-        BadRecord: torn, checksum mismatch, more than one record, or a feature missing.
+        BadRecord: the record is torn, a checksum does not match, there is more than one record, or
+            a feature is missing.
     """
     return decode_example(unframe(data))
 
 
 def frame(data: bytes) -> bytes:
-    """Frames one piece of data as TFRecord does."""
+    """Returns data in a TFRecord frame."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
 
@@ -66,7 +67,7 @@ def unframe(framed: bytes) -> bytes:
     """Returns the data of the only frame.
 
     Raises:
-        BadRecord: the frame is torn, or its checksums do not match, or more follows it.
+        BadRecord: the frame is torn, a checksum does not match, or more data follows.
     """
     if len(framed) < _FRAME_OVERHEAD:
         raise BadRecord(f"{len(framed)} bytes are too few for a record")
@@ -88,7 +89,7 @@ def encode_example(record: Record) -> bytes:
         raise ValueError(f"an embedding has one dimension, not {values.ndim}")
     # Feature.float_list = 2, FloatList.value = 1 (packed); Feature.bytes_list = 1.
     floats = delimited(2, delimited(1, values.tobytes()))
-    # surrogateescape: a file name that is not UTF-8 keeps its own bytes.
+    # surrogateescape: the bytes of a file name that is not UTF-8 are kept.
     name = delimited(1, delimited(1, record.image_id.encode("utf-8", "surrogateescape")))
     features = b"".join(
         delimited(1, delimited(1, key.encode()) + delimited(2, feature))
@@ -98,10 +99,10 @@ def encode_example(record: Record) -> bytes:
 
 
 def decode_example(data: bytes) -> Record:
-    """Parses a serialized `tf.train.Example`, whoever wrote it.
+    """Parses a serialized `tf.train.Example` from any writer.
 
     Raises:
-        BadRecord: not an Example, or not exactly one value of each feature.
+        BadRecord: the data is not an Example, or has not exactly one value of each feature.
     """
     names, floats = locate_features(data)
     return Record(
@@ -111,12 +112,12 @@ def decode_example(data: bytes) -> Record:
 
 
 def decode_image_id(name: bytes) -> str:
-    """Returns an image id as text; bytes that are not UTF-8 survive as surrogates."""
+    """Returns an image id as text; bytes that are not UTF-8 become surrogates."""
     return name.decode("utf-8", "surrogateescape")
 
 
 def utf8_text(text: str) -> str:
-    """Returns text that every other program can hold: other bytes are spelt out."""
+    """Returns valid Unicode text; bytes that are not UTF-8 are written as escapes."""
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -126,11 +127,11 @@ def locate_features(data: bytes) -> tuple[list[Span], list[Span]]:
     """Finds the two features in a serialized `tf.train.Example`.
 
     Returns:
-        Where the image id lies (one span), and where the embedding's floats lie: one span, or one
-        a float where they were not packed.
+        The span of the image id (a list of one), and the spans of the embedding's floats: one span
+        if they are packed, otherwise one per float.
 
     Raises:
-        BadRecord: not an Example, or not exactly one value of each feature.
+        BadRecord: the data is not an Example, or has not exactly one value of each feature.
     """
     found: dict[str, list[Span]] = {}
     try:
@@ -151,12 +152,12 @@ def locate_features(data: bytes) -> tuple[list[Span], list[Span]]:
 
 
 def _values(data: bytes, feature: Span, kind: int) -> list[Span]:
-    """Returns where the values of a Feature lie; `kind` 1 is a BytesList, 2 a FloatList."""
+    """Returns the spans of a Feature's values; `kind` 1 is a BytesList, 2 a FloatList."""
     return [value for part in _fields(data, feature, kind) for value in _fields(data, part, 1)]
 
 
 def _masked_crc(data: bytes) -> bytes:
-    # TFRecord rotates and offsets the checksum, so that a record inside a record is told apart.
+    # TFRecord rotates and offsets the checksum, so that data may itself contain checksums.
     crc = google_crc32c.value(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
 
@@ -189,9 +190,9 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _fields(data: bytes, message: Span, number: int) -> list[Span]:
-    """Returns where the payloads of all fields `number` of one message lie, in order.
+    """Returns the spans of the payloads of all fields `number` of one message, in order.
 
-    Fixed 32-bit fields come as their 4 bytes, so that an unpacked float list reads like a packed
+    A fixed 32-bit field has a span of 4 bytes, so that an unpacked float list is read like a packed
     one.
     """
     payloads: list[Span] = []

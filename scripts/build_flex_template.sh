@@ -26,7 +26,7 @@ run() {
   if [ -n "${DRY_RUN:-}" ]; then echo "$*"; else "$@"; fi
 }
 
-# Cloud Build has no --build-arg: a file of one step says it.
+# Cloud Build has no --build-arg: the argument is set in a file with one step.
 build_steps="$(mktemp --suffix=.yaml)"
 trap 'rm -f "$build_steps"' EXIT
 cat >"$build_steps" <<STEPS

@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
 
 
 def _inverted_copy(path: Path) -> pydicom.Dataset:
-    """The same radiograph with the other polarity stored, and said so in the header."""
+    """The same radiograph with the other polarity in the pixels and in the header."""
     copy = pydicom.dcmread(path)
     highest = (1 << copy.BitsStored) - 1
     copy.PixelData = (highest - copy.pixel_array).astype(np.uint16).tobytes()

@@ -1,4 +1,4 @@
-"""Makes chest radiographs that look real, inside and out, and belong to nobody.
+"""Makes chest radiographs that have realistic pixels and headers, and show no real patient.
 
 The picture is a synthetic thorax, the header follows the distribution of real ones, the patient
 is ``SYNTHETIC^PHANTOM``. Every file depends only on the seed and its number, so that the same
@@ -91,7 +91,7 @@ def make_dataset(
         columns: Width in pixels, likewise.
         transfer_syntax: Short name (see ``encoders.SYNTAXES``) or UID; explicit little endian
             unless told.
-        finding: A disease to draw, told in ImageComments.
+        finding: A disease to draw, written to ImageComments.
         **header_overrides: Attributes by DICOM keyword; None removes one. BitsStored,
             PhotometricInterpretation, PixelRepresentation and ViewPosition change the pixels to
             match; all others are written over the finished header as they are.
@@ -153,7 +153,7 @@ def write_samples(
         seed: Another seed, another folder; a longer folder begins with the same files.
         size: Rows and columns of all files; by default each has a real film's size.
         transfer_syntax: "mixed", or one for all by short name or UID.
-        finding_rate: Share of the files with a disease, as ``sample`` tells.
+        finding_rate: Share of the files with a disease; see ``sample``.
         workers: Processes.
 
     Returns:
@@ -245,7 +245,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage in front of it."""
+    """Prints an error as one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with code 2."""
@@ -253,10 +253,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a folder of radiographs as the flags say.
+    """Writes a folder of radiographs according to the flags.
 
     Returns:
-        0; bad flags end in exit code 2 and a line that says which.
+        0; invalid flags exit with code 2 and an error of one line.
     """
     parser = _Parser(description="Makes synthetic chest radiographs as DICOM.")
     add = parser.add_argument

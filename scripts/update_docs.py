@@ -88,7 +88,7 @@ PARTS: dict[str, tuple[str, Callable[[], str]]] = {
 
 
 def updated(part: str) -> tuple[Path, str]:
-    """Returns a page and what it should say."""
+    """Returns a page and its expected content."""
     name, make = PARTS[part]
     path = _DOCS / name
     pattern = re.compile(rf"(<!-- {part} -->\n).*?(<!-- /{part} -->)", re.DOTALL)

@@ -64,8 +64,8 @@ def main(arguments: list[str]) -> int:
     check_page_path("output_path", values.output_path)
     from cxr_embed.cli import terminal
     from cxr_embed.cli.progress import tracking
-    from cxr_embed.report.report import ReportSettings, make_report
-    from cxr_embed.report.report_page import draw_report
+    from cxr_embed.report.content import ReportSettings, make_report
+    from cxr_embed.report.layout import draw_report
 
     report = make_report(
         ReportSettings(

@@ -1,1 +1,1 @@
-"""Embeddings as data sets: read back, packed, verified, searched and reported on."""
+"""Packs and verifies embeddings as data sets."""

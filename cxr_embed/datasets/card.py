@@ -1,6 +1,6 @@
-"""The dataset card: a README.md with the front matter that Hugging Face reads.
+"""Writes the dataset card: a README.md with the front matter that Hugging Face reads.
 
-What it says of model, rendering and counts comes from the run manifests beside the records.
+Its facts about model, rendering and counts are from the run manifests of the records.
 Format: https://huggingface.co/docs/hub/datasets-cards.
 """
 
@@ -20,18 +20,18 @@ _SIZES = ((1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), 
 
 @dataclass(frozen=True)
 class Packed:
-    """What there is to say of a packed data set.
+    """The facts about a packed data set.
 
     Attributes:
         format: `parquet`, `npz` or `tfrecord`.
-        dtype: of the embeddings.
-        normalised: scaled to length 1.
-        rows: embeddings.
-        embedding_size: floats in each.
-        shards: files that hold them.
-        bytes_on_disk: of these files.
-        fingerprint: how the records were made; None where the output did not say.
-        manifests: of the runs that made them, in order.
+        dtype: dtype of the embeddings.
+        normalised: whether embeddings are scaled to length 1.
+        rows: number of embeddings.
+        embedding_size: floats in each embedding.
+        shards: number of files with embeddings.
+        bytes_on_disk: size of these files.
+        fingerprint: fingerprint of the records; None if unknown.
+        manifests: manifests of the records' runs, in order.
     """
 
     format: str
@@ -46,7 +46,7 @@ class Packed:
 
 
 def read_manifests(folder: str) -> list[dict[str, Any]]:
-    """Returns the manifests of an output's runs, oldest first; damaged ones are left out."""
+    """Returns the manifests of an output's runs, the oldest first, without damaged ones."""
     found = []
     for path in sorted(storage.list_paths(storage.join(folder, RUNS_FOLDER))):
         if PurePosixPath(path).name == "manifest.json":
@@ -60,7 +60,7 @@ def read_manifests(folder: str) -> list[dict[str, Any]]:
 
 
 def dataset_card(packed: Packed) -> str:
-    """Returns the README.md."""
+    """Returns the text of the README.md."""
     return "\n".join([*_front_matter(packed), "", *_body(packed)]) + "\n"
 
 
@@ -140,7 +140,7 @@ def _columns(format_: str) -> list[str]:
 
 def _origin(packed: Packed) -> list[str]:
     if packed.fingerprint is None:
-        return ["The records did not say how they were made."]
+        return ["It is unknown how these embeddings were made."]
     rows = {
         "model": _model_name(packed.manifests),
         "model, SHA-256": packed.fingerprint.get("model_sha256"),
@@ -159,7 +159,7 @@ def _origin(packed: Packed) -> list[str]:
 
 
 def _model_name(manifests: Sequence[dict[str, Any]]) -> str:
-    # The name alone: the rest of the path is nobody's business.
+    # Only the name, since the rest of the path may be private.
     paths = [str(manifest.get("model_path") or "") for manifest in manifests]
     names = dict.fromkeys(PurePosixPath(path).name for path in paths if path)
     return ", ".join(f"`{name}`" for name in names)

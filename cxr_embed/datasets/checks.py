@@ -1,4 +1,4 @@
-"""Checks of single embeddings and of all of them together: what `verify` asks of each."""
+"""Checks for `verify`: of each record and embedding, and of all embeddings together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST_RECORDS = 100
 
 
 class Seen(NamedTuple):
-    """An embedding that was looked at: where, of what, and a hash of its floats."""
+    """A checked embedding: path of its file, dicom id, image id, and a hash of its floats."""
 
     path: str
     dicom_id: str
@@ -30,14 +30,14 @@ class Seen(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What one part gave."""
+    """Result of the checks of some embeddings."""
 
     seen: list[Seen]
     findings: list[Finding]
 
 
 def usual_size(folder: str, paths: Sequence[str]) -> int:
-    """Returns the number of floats that most of the first records have; 0 where none is valid."""
+    """Returns the most common number of floats in the first records; 0 if none is valid."""
     sizes: Counter[int] = Counter()
     for path in paths:
         try:
@@ -53,13 +53,13 @@ def usual_size(folder: str, paths: Sequence[str]) -> int:
 def check_records(
     folder: str, paths: Sequence[str], size: int, sums: Mapping[str, str] | None
 ) -> Checked:
-    """Looks at some record files.
+    """Checks some record files.
 
     Args:
         folder: the output.
-        paths: of the records, below it.
-        size: floats that an embedding must have.
-        sums: SHA-256 by path below the output, where there is a list.
+        paths: paths of the records below the output.
+        size: required number of floats in an embedding.
+        sums: SHA-256 by path below the output, or None if there is no list.
     """
     decoder = RecordDecoder(size)
     values = np.empty((len(paths), max(size, 1)), np.float32)
@@ -73,7 +73,7 @@ def check_records(
             problem = _check_sum(path, data, sums)
         name = record_name(path)
         if problem is None and name != dicom_id_of(image_id):
-            problem = Finding("wrong_name", path, f"it holds {image_id}")
+            problem = Finding("wrong_name", path, f"it contains {image_id}")
         if problem is not None:
             findings.append(problem)
             continue
@@ -108,10 +108,10 @@ def _check_sum(path: str, data: bytes, sums: Mapping[str, str]) -> Finding | Non
 
 
 def check_rows(names: Sequence[tuple[str, str, str]], values: np.ndarray) -> Checked:
-    """Looks at embeddings.
+    """Checks some embeddings.
 
     Args:
-        names: path below the output (of packed ones: their file's), dicom id and image id of each.
+        names: (path of the file below the output, dicom id, image id) of each embedding.
         values: float32 of shape (n, d).
     """
     is_finite = np.isfinite(values).all(axis=1)
@@ -125,7 +125,7 @@ def check_rows(names: Sequence[tuple[str, str, str]], values: np.ndarray) -> Che
             findings.append(Finding("constant", path, image_id))
         else:
             floats = values[row].view(np.uint8)
-            # 96 bits: enough for millions, at a hundredth of a real hash's cost.
+            # 96 bits are enough for millions of embeddings and 100 times as fast as SHA-256.
             seen.append(
                 Seen(path, name, image_id, (google_crc32c.value(floats), floats[:8].tobytes()))
             )
@@ -133,18 +133,18 @@ def check_rows(names: Sequence[tuple[str, str, str]], values: np.ndarray) -> Che
 
 
 def compare(seen: Sequence[Seen]) -> Iterator[Finding]:
-    """Finds images that were embedded twice, and what else is alike.
+    """Finds images that were embedded twice, equal ids, and equal embeddings.
 
     Args:
-        seen: in the order of their paths; where two records hold one image, the later one is the
-            doubled one.
+        seen: checked embeddings, sorted by path. Of two records of one image, the later one is
+            reported as doubled.
     """
     image_of: dict[str, str] = {}
     id_of: dict[str, str] = {}
     floats_of: dict[tuple[int, bytes], str] = {}
     for path, name, image_id, floats in seen:
         if image_id in image_of:
-            yield Finding("doubled", path, f"{image_of[image_id]} holds {image_id}, too")
+            yield Finding("doubled", path, f"{image_of[image_id]} also contains {image_id}")
             continue
         image_of[image_id] = path
         if name in id_of:

@@ -1,4 +1,4 @@
-"""What `verify` may find, in stable codes: scripts match on them, so none is ever renamed."""
+"""The findings of `verify` and their codes. Scripts match on the codes, which are never renamed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOTES: dict[str, str] = {
     "leftover": "a file that a killed run was writing",
 }
 
-# What --repair removes where it is a record; the main job then computes it again.
+# Codes of the files that --repair removes; the main job then computes their records again.
 REPAIRABLE = frozenset(
     {
         "torn", "malformed", "wrong_size", "not_finite", "constant", "wrong_name", "doubled",
@@ -42,12 +42,12 @@ REPAIRABLE = frozenset(
 
 @dataclass(frozen=True)
 class Finding:
-    """Something found.
+    """One finding.
 
     Attributes:
         code: a key of `PROBLEMS` or `NOTES`.
-        path: below the output; of a missing input, its path.
-        detail: one line for a person, or nothing.
+        path: path below the output; for a missing input, the input's path.
+        detail: one line of text, or empty.
     """
 
     code: str
@@ -61,13 +61,13 @@ class Finding:
 
 @dataclass
 class Findings:
-    """All that was found.
+    """All findings of one verification.
 
     Attributes:
-        embeddings: how many were looked at.
-        skipped: inputs that have no record on purpose.
-        problems: codes of `PROBLEMS`.
-        notes: codes of `NOTES`.
+        embeddings: number of checked embeddings.
+        skipped: inputs that were skipped by the run.
+        problems: findings with a code of `PROBLEMS`.
+        notes: findings with a code of `NOTES`.
     """
 
     embeddings: int = 0
@@ -76,10 +76,10 @@ class Findings:
     notes: list[Finding] = field(default_factory=list)
 
     def add(self, code: str, path: str, detail: str = "") -> None:
-        """Adds a problem or a note, as its code says."""
+        """Adds a finding to the problems or to the notes, depending on its code."""
         (self.problems if code in PROBLEMS else self.notes).append(Finding(code, path, detail))
 
     def extend(self, findings: Iterable[Finding]) -> None:
-        """Adds several."""
+        """Adds several findings."""
         for finding in findings:
             self.add(finding.code, finding.path, finding.detail)

@@ -1,4 +1,4 @@
-"""An output against its inputs: which of them should have a record and have none."""
+"""Compares an output with its inputs: finds inputs without a record."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ LIST_SUFFIX = ".txt"
 
 
 def find_inputs(inputs: str, records: Collection[str], output_path: str) -> list[ImageRef]:
-    """Returns the images that were to be embedded.
+    """Returns the images that the run should have embedded.
 
     Args:
-        inputs: what `--input_path` was, or a list of paths, `.txt`.
-        records: paths of the records below the output. Their layout is the inputs'.
-        output_path: left out of the search where it lies below the inputs.
+        inputs: the run's `--input_path`, or a `.txt` list of paths.
+        records: paths of the records below the output, which show the layout.
+        output_path: excluded from the search if it is below the inputs.
 
     Raises:
-        UsageError: nothing found.
+        UsageError: no image is found.
     """
     is_list = inputs.endswith(LIST_SUFFIX)
     refs = find_images(
@@ -37,7 +37,7 @@ def find_inputs(inputs: str, records: Collection[str], output_path: str) -> list
 
 
 def read_outcomes(output_path: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns what the run tables say: reasons of failed and of skipped inputs, by path."""
+    """Reads the run tables; returns the reasons of failed and of skipped inputs by path."""
     failed: dict[str, str] = {}
     skipped: dict[str, str] = {}
     runs = storage.join(output_path, RUNS_FOLDER)
@@ -65,10 +65,10 @@ def compare_inputs(
     Args:
         refs: the inputs.
         image_of: image ids by the records' paths below the output; empty for bad records. A record
-            is an input's by its place or by its image id, so that a list, or a folder above the
-            one that was embedded, finds its records, too.
-        failed: what the run tables say, by path.
-        skipped: likewise.
+            is matched to an input by its path or by its image id, so that a list, or a parent of
+            the embedded folder, also matches.
+        failed: reasons of failed inputs by path.
+        skipped: reasons of skipped inputs by path.
     """
     image_ids = set(image_of.values())
     for ref in refs:

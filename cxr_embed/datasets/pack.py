@@ -1,7 +1,7 @@
-"""Many small records to a few large files: whole or not at all, and taken up where it was killed.
+"""Packs many records into a few large files, and resumes after being killed.
 
-What a shard holds follows from the list of records alone, and its bytes from its rows. So a shard
-that stands under its name is as good as a new one, as long as the plan beside it is the same.
+The content of a shard depends only on the list of records and the plan. A shard that exists is
+therefore kept if the plan beside it is the same.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ FORMATS = ("parquet", "npz", "tfrecord")
 DTYPES = ("float32", "float16")
 PLAN_NAME, CARD_NAME = "_pack.json", "README.md"
 
-# Two shards at a time are in memory: one is read while the other is written.
+# Two shards are in memory at a time: one is read while the other is written.
 _SHARD_BYTES = 64 << 20
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Pack:
-    """What the user asked for: the flags of `cxr-embed pack`."""
+    """The user's settings: the flags of `cxr-embed pack`."""
 
     input_path: str
     output_path: str
@@ -51,39 +51,40 @@ class Pack:
     overwrite: bool = False
 
 
-def pack(wanted: Pack, say: Say, start: Callable[[int], Advance]) -> Result:
+def pack(wanted: Pack, log: Log, start: Callable[[int], Advance]) -> Result:
     """Packs embeddings.
 
     Args:
-        wanted: what to do.
-        say: tells a person one line.
-        start: gets the number of rows; returns what to call with each number of rows done.
+        wanted: the settings.
+        log: logs one line for the user.
+        start: gets the number of rows; returns a function that is called with the number of rows
+            that were added.
 
     Raises:
-        UsageError: input or output cannot be used, a record is damaged or not finite.
+        UsageError: the input or output cannot be used, or a record is damaged or not finite.
     """
     _check(wanted)
     config = read_output_config(wanted.input_path) if _is_folder(wanted.input_path) else None
     with open_parts(wanted.input_path) as found:
         shards = _cut(found, wanted)
         plan = _plan(wanted, found, shards, config)
-        standing = _prepare(wanted, plan, say)
-        writer = ShardWriter(wanted.output_path, plan, standing, start(found.rows))
+        existing = _prepare(wanted, plan, log)
+        writer = ShardWriter(wanted.output_path, plan, existing, start(found.rows))
         result = writer.write(shards)
-    _write_words(wanted, config, result)
+    _write_metadata(wanted, config, result)
     return result
 
 
 def _check(wanted: Pack) -> None:
     if wanted.dtype == "float16" and wanted.format == "tfrecord":
-        raise UsageError("--format=tfrecord holds float32 only: leave --dtype out")
+        raise UsageError("--format=tfrecord supports float32 only: remove --dtype")
     problem = storage.why_not_writable(wanted.output_path)
     if problem:
         raise UsageError(f"--output_path {wanted.output_path} cannot be written to: {problem}")
     inside, outside = (_absolute(p) for p in (wanted.output_path, wanted.input_path))
     if f"{inside}/".startswith(f"{outside}/"):
         raise UsageError(
-            f"--output_path {wanted.output_path} lies in --input_path: pass a folder beside it"
+            f"--output_path {wanted.output_path} is inside --input_path: pass a folder beside it"
         )
 
 
@@ -96,7 +97,7 @@ def _is_folder(path: str) -> bool:
 
 
 def _cut(found: Parts, wanted: Pack) -> list[list[Part]]:
-    """Groups parts into shards of some 64 MB."""
+    """Groups parts into shards of about 64 MB."""
     row_bytes = found.embedding_size * np.dtype(wanted.dtype).itemsize
     limit = max(1, _SHARD_BYTES // row_bytes)
     shards: list[list[Part]] = []
@@ -128,8 +129,8 @@ def _plan(
     )
 
 
-def _prepare(wanted: Pack, plan: Plan, say: Say) -> set[str]:
-    """Readies the output; returns the shards that stand and are this plan's."""
+def _prepare(wanted: Pack, plan: Plan, log: Log) -> set[str]:
+    """Prepares the output; returns the existing shards of the same plan."""
     there = set(storage.list_paths(wanted.output_path))
     for path in list(there):
         if storage.is_temporary(PurePosixPath(path).name):
@@ -138,22 +139,22 @@ def _prepare(wanted: Pack, plan: Plan, say: Say) -> set[str]:
     foreign = sorted(path for path in there if not _is_ours(path))
     if foreign:
         raise UsageError(
-            f"--output_path {wanted.output_path} holds other files, such as {foreign[0]}: pass a "
-            "folder of its own"
+            f"--output_path {wanted.output_path} contains other files, such as {foreign[0]}: pass "
+            "an empty folder"
         )
     plan_path = storage.join(wanted.output_path, PLAN_NAME)
     same = PLAN_NAME in there and _read_plan(plan_path) == json.loads(json.dumps(asdict(plan)))
     if same and not wanted.overwrite:
-        standing = {path for path in there if is_shard(path)}
-        if standing:
-            say(f"{len(standing)} files stand already")
-        return standing
+        existing = {path for path in there if is_shard(path)}
+        if existing:
+            log(f"{len(existing)} files exist already")
+        return existing
     if SUMS_NAME in there and not wanted.overwrite:
         raise UsageError(
-            f"--output_path {wanted.output_path} holds another packed data set: pass --overwrite "
-            "to replace it"
+            f"--output_path {wanted.output_path} contains another packed data set: pass "
+            "--overwrite to replace it"
         )
-    # The list of sums goes first: without it, nobody takes what is left for a whole.
+    # The list of sums is removed first: without it, the rest is not a complete data set.
     for path in sorted(there, key=lambda path: path != SUMS_NAME):
         storage.remove(storage.join(wanted.output_path, path))
     data = json.dumps(asdict(plan), indent=2, sort_keys=True) + "\n"
@@ -172,8 +173,8 @@ def _is_ours(path: str) -> bool:
     return is_shard(path) or path in (PLAN_NAME, CARD_NAME, SUMS_NAME, CONFIG_NAME)
 
 
-def _write_words(wanted: Pack, config: OutputConfig | None, result: Result) -> None:
-    """Writes card and fingerprint, and last of all the sums, which make it whole."""
+def _write_metadata(wanted: Pack, config: OutputConfig | None, result: Result) -> None:
+    """Writes card and fingerprint, and finally the sums, which mark the data set as complete."""
     plan = result.plan
     manifests = read_manifests(wanted.input_path) if _is_folder(wanted.input_path) else []
     card = dataset_card(

@@ -1,4 +1,4 @@
-"""Rows of embeddings into files, one shard being read while the one before is being written."""
+"""Writes shards of packed embeddings; reads the next shard while one is written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cxr_embed.embeddings.vectors import normalise
 from cxr_embed.errors import UsageError
 from cxr_embed.records import Record, encode_record
 
-# A folder of their own: many readers take everything in a folder for data, README.md included.
+# A separate folder, since many readers treat all files of a folder as data, even README.md.
 DATA_FOLDER = "data"
 NPZ_NAME = f"{DATA_FOLDER}/embeddings.npz"
 
-# Raised whenever the same records would give other bytes.
+# Increased whenever the same records give other bytes.
 PACK_VERSION = 1
 
 Advance = Callable[[int], None]
@@ -31,18 +31,18 @@ Encode = Callable[[Names, np.ndarray], bytes]
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the bytes of the shards; kept beside them as `_pack.json`.
+    """The values that determine the bytes of the shards; stored beside them as `_pack.json`.
 
     Attributes:
         format: `parquet`, `npz` or `tfrecord`.
         dtype: `float32` or `float16`.
-        normalised: rows are scaled to length 1.
-        rows: embeddings.
-        embedding_size: floats in each.
-        rows_per_shard: of all shards but the last.
-        files_sha256: hash of the names of the files read.
-        fingerprint: how the records were made; None where their folder does not say.
-        pack_version: of the code that writes shards.
+        normalised: whether rows are scaled to length 1.
+        rows: number of embeddings.
+        embedding_size: floats in each embedding.
+        rows_per_shard: rows of the largest shard.
+        files_sha256: hash of the names of the input files.
+        fingerprint: fingerprint of the records; None if unknown.
+        pack_version: version of the code that writes shards.
     """
 
     format: str
@@ -58,14 +58,14 @@ class Plan:
 
 @dataclass
 class Result:
-    """What came of packing.
+    """Result of packing.
 
     Attributes:
-        plan: what was packed.
-        written: files written now.
-        kept: files that stood already.
-        bytes_on_disk: of all of them.
-        digests: their SHA-256 by name.
+        plan: the plan.
+        written: number of files that were written.
+        kept: number of files that existed already.
+        bytes_on_disk: size of all files.
+        digests: SHA-256 of the files by name.
     """
 
     plan: Plan
@@ -76,7 +76,7 @@ class Result:
 
 
 def is_shard(path: str) -> bool:
-    """Whether a path below a packed folder is one that `pack` gives to embeddings."""
+    """Whether a path below a packed folder is that of a file of embeddings."""
     folder, _, name = path.rpartition("/")
     return path == NPZ_NAME or (folder == DATA_FOLDER and SHARD_NAME.fullmatch(name) is not None)
 
@@ -89,26 +89,29 @@ class ShardWriter:
     """Writes shards into a folder.
 
     Args:
-        folder: where, local or gs://.
-        plan: what they hold.
-        standing: names of those that are there already.
-        advance: called with each number of rows done.
+        folder: the output, local or gs://.
+        plan: the plan.
+        existing: names of the shards that exist already.
+        advance: called with the number of rows that were added.
     """
 
     def __init__(
-        self, folder: str, plan: Plan, standing: Collection[str], advance: Advance
+        self, folder: str, plan: Plan, existing: Collection[str], advance: Advance
     ) -> None:
         self.result = Result(plan)
         self._folder = folder
         self._plan = plan
-        self._standing = standing
+        self._existing = existing
         self._advance = advance
 
     def write(self, shards: Sequence[Sequence[Part]]) -> Result:
-        """Writes all shards, each as the parts that it is made of.
+        """Writes all shards.
+
+        Args:
+            shards: the parts of each shard.
 
         Raises:
-            UsageError: something cannot be read, is not finite, or cannot be written.
+            UsageError: a file cannot be read or written, or an embedding is not finite.
         """
         if self._plan.format == "npz":
             parts = [part for shard in shards for part in shard]
@@ -131,7 +134,7 @@ class ShardWriter:
         return self.result
 
     def _keep(self, name: str, rows: int) -> bool:
-        if name not in self._standing:
+        if name not in self._existing:
             return False
         self.result.digests[name], size = digest(storage.join(self._folder, name))
         self.result.kept += 1
@@ -198,10 +201,10 @@ def _encoder(plan: Plan) -> Encode:
 
 
 def converted(values: np.ndarray, names: Names, plan: Plan) -> np.ndarray:
-    """Returns rows scaled and narrowed as planned; may change them in place.
+    """Returns rows scaled and cast according to the plan; may change them in place.
 
     Raises:
-        UsageError: an embedding that is not finite, or does not fit the type.
+        UsageError: an embedding is not finite, or too large for the dtype.
     """
     is_finite = np.isfinite(values).all(axis=1)
     if not is_finite.all():
@@ -219,7 +222,7 @@ def converted(values: np.ndarray, names: Names, plan: Plan) -> np.ndarray:
     if not fits.all():
         bad = names.image_ids[int(np.argmin(fits))]
         raise UsageError(
-            f"the embedding of {bad} is too large for {plan.dtype}: pass --normalise, or leave "
-            "--dtype out"
+            f"the embedding of {bad} is too large for {plan.dtype}: pass --normalise, or remove "
+            "--dtype"
         )
     return narrow

@@ -1,6 +1,7 @@
-"""`SHA256SUMS.txt` in the layout that PhysioNet publishes, which `sha256sum -c` reads, too.
+"""Reads and writes `SHA256SUMS.txt` in PhysioNet's layout, which `sha256sum -c` also reads.
 
-A line a file, sorted by path: the digest, one space, the path below the list's own folder.
+Each file has one line with its digest, one space, and its path relative to the list's folder. The
+lines are sorted by path.
 Source: PhysioNet's published data sets, e.g. https://physionet.org/content/mimic-cxr/2.0.0/.
 """
 
@@ -16,7 +17,7 @@ from cxr_embed.errors import UsageError
 
 SUMS_NAME = "SHA256SUMS.txt"
 
-# Two spaces, or a space and a star, are what sha256sum itself writes.
+# sha256sum itself writes two spaces, or a space and an asterisk.
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *]?(.+)")
 
 
@@ -24,7 +25,7 @@ def digest(path: str) -> tuple[str, int]:
     """Returns a file's SHA-256 in hexadecimal and its size in bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if storage.is_remote(path):
         data = storage.read_bytes(path)
@@ -37,7 +38,7 @@ def write_sums(folder: str, digests: Mapping[str, str]) -> None:
     """Writes the list.
 
     Args:
-        folder: where.
+        folder: folder of the list.
         digests: hexadecimal SHA-256 by path below the folder.
     """
     text = "".join(f"{digests[path]} {path}\n" for path in sorted(digests))
@@ -46,10 +47,10 @@ def write_sums(folder: str, digests: Mapping[str, str]) -> None:
 
 
 def read_sums(folder: str) -> dict[str, str] | None:
-    """Returns digests by path below the folder, or None where there is no list.
+    """Returns digests by path below the folder, or None if there is no list.
 
     Raises:
-        UsageError: the list cannot be read or understood.
+        UsageError: the list cannot be read or parsed.
     """
     path = storage.join(folder, SUMS_NAME)
     try:

@@ -1,4 +1,4 @@
-"""Every embedding of an output, looked at once: alone, among the others, and against the inputs."""
+"""Verifies an output or a packed data set: checks all embeddings, sums, shards and inputs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Contents:
-    """One listing of an output: paths below it, sorted.
+    """The files of an output, as sorted paths below it.
 
-    Of a single file it is the file alone, below its folder, which nothing else is asked of.
+    For a single file, it contains only this file, and `folder` is the file's folder.
     """
 
     folder: str
@@ -45,13 +45,13 @@ def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Fi
     """Verifies an output of the main job, or a packed data set.
 
     Args:
-        path: the folder, or one file; local or gs://.
-        images: what it was made from, a folder, glob, gs:// path or `.txt` list; None to leave
-            that aside.
-        start: gets the number of files; returns what to call with each number done.
+        path: a folder or one file, local or gs://.
+        images: the inputs: a folder, glob, gs:// path or `.txt` list; None does not compare them.
+        start: gets the number of files; returns a function that is called with the number of files
+            that were checked.
 
     Raises:
-        UsageError: nothing there to verify, or no inputs.
+        UsageError: there are no embeddings, or no inputs are found.
     """
     there = list_contents(path)
     if not there.records and not there.packed:
@@ -61,13 +61,13 @@ def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Fi
     if images and not there.records:
         raise UsageError("--inputs is for outputs of the main job, not for packed data sets")
     found = Findings()
-    walk = _Walk(there, found)
-    walk.advance = start(len(there.records) + len(there.packed))
-    records = walk.check_records()
-    found.extend(compare([*records, *walk.check_packed()]))
+    checker = _Checker(there, found)
+    checker.advance = start(len(there.records) + len(there.packed))
+    records = checker.check_records()
+    found.extend(compare([*records, *checker.check_packed()]))
     if not there.is_file:
         _check_shards(there.packed, found)
-        walk.check_sums()
+        checker.check_sums()
     if refs:
         failed, skipped = inputs.read_outcomes(path)
         found.skipped = sum(ref.path in skipped for ref in refs)
@@ -79,14 +79,14 @@ def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Fi
 
 
 def repair(path: str, found: Findings) -> list[str]:
-    """Removes bad records and shards, and what killed runs left.
+    """Removes bad records and shards, and temporary files of killed runs.
 
     Args:
-        path: what was verified.
-        found: what came of it.
+        path: the verified folder or file.
+        found: the result of `verify`.
 
     Returns:
-        What was removed, paths below the output.
+        The removed files, as paths below the output.
     """
     path = _folder_of(path)
     bad = {
@@ -104,7 +104,7 @@ def repair(path: str, found: Findings) -> list[str]:
 
 
 def list_contents(path: str) -> Contents:
-    """Lists an output once; a single file is all there is."""
+    """Lists the files of an output; for a single file, only this file."""
     if is_embedding_file(path):
         there = Contents(_folder_of(path), [], [], [], [], is_file=True)
         name = path.rpartition("/")[2]
@@ -155,8 +155,8 @@ def _check_config(path: str, found: Findings) -> OutputConfig | None:
     return config
 
 
-class _Walk:
-    """The walk over one output's files; what it finds goes into `found`."""
+class _Checker:
+    """Checks the files of one output, and adds the results to `found`."""
 
     def __init__(self, there: Contents, found: Findings) -> None:
         self._path, self._there, self._found = there.folder, there, found
@@ -165,7 +165,7 @@ class _Walk:
         self.advance: Advance = lambda done: None
 
     def check_records(self) -> list[Seen]:
-        """Looks at all records; returns those with nothing wrong about them."""
+        """Checks all records; returns the valid ones."""
         records = self._there.records
         if not records:
             return []
@@ -183,7 +183,7 @@ class _Walk:
         return seen
 
     def check_packed(self) -> list[Seen]:
-        """Looks at all packed embeddings; returns those with nothing wrong about them."""
+        """Checks all packed embeddings; returns the valid ones."""
         seen: list[Seen] = []
         for file in self._there.packed:
             try:
@@ -209,13 +209,13 @@ class _Walk:
         return seen
 
     def check_sums(self) -> None:
-        """Compares all files but records, which were compared while they were read."""
+        """Compares the sums of all files except records, which `check_records` compares."""
         if self._sums is None:
             return
         there, found = self._there, self._found
-        standing = {*there.records, *there.packed, *there.others}
-        for below in sorted({*self._sums} - standing):
-            if not storage.exists(storage.join(self._path, below)):  # listings leave some out
+        existing = {*there.records, *there.packed, *there.others}
+        for below in sorted({*self._sums} - existing):
+            if not storage.exists(storage.join(self._path, below)):  # `there` omits some files
                 found.add("missing_file", below)
         for below in (*there.packed, *there.others):
             wanted = self._sums.get(below)
@@ -224,12 +224,12 @@ class _Walk:
                     found.add("sum_mismatch", below)
             except OSError as error:
                 found.add("unreadable", below, error.strerror or str(error))
-        for below in sorted(standing - {*self._sums}):
+        for below in sorted(existing - {*self._sums}):
             found.add("not_in_sums", below)
 
 
 def _check_shards(packed: Sequence[str], found: Findings) -> None:
-    """Finds the gaps among shards that are numbered."""
+    """Finds gaps among numbered shards."""
     there = set(packed)
     for file in packed:
         shard = SHARD_NAME.search(file)

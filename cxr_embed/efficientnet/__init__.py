@@ -1,1 +1,1 @@
-"""The reference network: its tables, graph, weights and exporter."""
+"""The reference network EfficientNet: architecture tables, graph, weights and exporter."""

@@ -1,7 +1,7 @@
-"""EfficientNet as tables: which blocks a network has and what its weights are called.
+"""Architecture tables of EfficientNet: blocks, and names and shapes of weights.
 
-No TensorFlow here, so that sizes, counts and weight names are known without loading it. The
-forward pass lives in `cxr_embed.efficientnet.graph`.
+This module does not import TensorFlow, so that sizes, counts and weight names are available without
+it. The forward pass is in `cxr_embed.efficientnet.graph`.
 
 Sources: Tan and Le, "EfficientNet" (arXiv 1905.11946), table 1 and section 3.3, for the baseline
 and compound scaling; Xie et al., "Self-training with Noisy Student" (arXiv 1911.04252), for L2;
@@ -45,7 +45,7 @@ EMBEDDING_KERNEL = "embedding/kernel"
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What is done to pixels in 0..1 before the stem: `(pixel - mean) / std` for each channel."""
+    """Normalisation of pixels in 0..1 before the stem: `(pixel - mean) / std` for each channel."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -60,16 +60,16 @@ class Architecture:
     """One member of the EfficientNet family.
 
     Attributes:
-        name: As the command line spells it, such as `efficientnet-b0`.
+        name: Name on the command line, such as `efficientnet-b0`.
         width: Multiplier of the baseline's channels.
         depth: Multiplier of the baseline's repeats.
         image_size: Side of the square input that the model is exported for by default, in pixels.
         squeeze_ratio: Squeeze-and-excitation channels over the block's input channels; 0 is none.
-        activation: The non-linearity used everywhere.
+        activation: Activation function of all layers.
         fixed_ends: Keep the stem, the head and the repeats of the first and last stage unscaled,
             as the lite variants do.
         norm_epsilon: Added to batch norm's variance.
-        normalisation: What published weights of this architecture were trained with.
+        normalisation: Normalisation of the architecture's published weights.
     """
 
     name: str
@@ -100,12 +100,12 @@ class Block:
     Attributes:
         name: Prefix of its weights' names, `blocks/00` and up.
         stage: Zero-based stage it belongs to.
-        index: Zero-based place within its stage.
+        index: Zero-based index within its stage.
         kernel: Side of the depthwise kernel.
         stride: Stride of the depthwise convolution.
         expansion: Factor of the first pointwise convolution; 1 means that there is none.
-        in_channels: Channels that enter.
-        out_channels: Channels that leave.
+        in_channels: Input channels.
+        out_channels: Output channels.
         squeeze_channels: Channels inside squeeze-and-excitation; 0 means that there is none.
     """
 
@@ -121,7 +121,7 @@ class Block:
 
     @property
     def expanded_channels(self) -> int:
-        """Channels that the depthwise convolution sees."""
+        """Channels of the depthwise convolution."""
         return self.in_channels * self.expansion
 
     @property
@@ -132,13 +132,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution and what follows it.
+    """One convolution with its batch norm or bias.
 
     Attributes:
         name: Prefix of its weights' names, such as `blocks/00/project`.
         kernel: TensorFlow's kernel shape: `(k, k, in, out)`, depthwise `(k, k, channels, 1)`.
         depthwise: Whether each channel is convolved on its own.
-        normalised: True: batch norm follows. False: a bias is added (squeeze-and-excitation).
+        normalised: Whether batch norm follows. Otherwise a bias is added (squeeze-and-excitation).
     """
 
     name: str
@@ -148,18 +148,18 @@ class Convolution:
 
     @property
     def out_channels(self) -> int:
-        """Channels that leave."""
+        """Output channels."""
         return self.kernel[2] if self.depthwise else self.kernel[3]
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How many numbers a network has, without classifier and embedding projection.
+    """Parameter counts of a network without classifier and embedding projection.
 
     Attributes:
-        below_head: Learnt numbers (kernels, biases, gammas, betas) of stem and blocks.
-        head: Learnt numbers of the head convolution and its batch norm.
-        statistics: Batch norm's means and variances, everywhere.
+        below_head: Trainable parameters (kernels, biases, gammas, betas) of stem and blocks.
+        head: Trainable parameters of the head convolution and its batch norm.
+        statistics: Means and variances of all batch norms.
     """
 
     below_head: int
@@ -168,7 +168,7 @@ class ParameterCount:
 
     @property
     def learnt(self) -> int:
-        """All learnt numbers up to the pooled features."""
+        """All trainable parameters up to the pooled features."""
         return self.below_head + self.head
 
 
@@ -183,7 +183,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Architecture("efficientnet-b5", 1.6, 2.2, 456),
         Architecture("efficientnet-b6", 1.8, 2.6, 528),
         Architecture("efficientnet-b7", 2.0, 3.1, 600),
-        # Noisy Student trained L2 at 475 and fine-tuned it at 800; 475 is what a CPU can bear.
+        # Noisy Student trained L2 at 475 and fine-tuned it at 800. 475 is fast enough on a CPU.
         Architecture("efficientnet-l2", 4.3, 5.3, 475),
         Architecture(
             "efficientnet-lite0",
@@ -200,7 +200,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def _scale_channels(channels: int, width: float) -> int:
-    """Scales and rounds to a multiple of 8, never losing more than 10 % (the published rule)."""
+    """Scales and rounds to a multiple of 8, but not below 90 % (the published rule)."""
     scaled = channels * width
     rounded = int(scaled + _CHANNEL_DIVISOR / 2) // _CHANNEL_DIVISOR * _CHANNEL_DIVISOR
     rounded = max(_CHANNEL_DIVISOR, rounded)
@@ -208,7 +208,7 @@ def _scale_channels(channels: int, width: float) -> int:
 
 
 def expand_blocks(architecture: Architecture) -> tuple[Block, ...]:
-    """Returns every block of a network, in the order in which an image meets them."""
+    """Returns all blocks of a network from input to output."""
     blocks: list[Block] = []
     last_stage = len(_BASELINE_STAGES) - 1
     for stage, (kernel, stride, expansion, _, out, repeats) in enumerate(_BASELINE_STAGES):
@@ -234,7 +234,7 @@ def expand_blocks(architecture: Architecture) -> tuple[Block, ...]:
 
 
 def convolutions(architecture: Architecture) -> tuple[Convolution, ...]:
-    """Returns every convolution of a network, in the order in which an image meets them."""
+    """Returns all convolutions of a network from input to output."""
     stem = (_STEM_KERNEL, _STEM_KERNEL, 3, architecture.stem_channels)
     found = [Convolution("stem", stem)]
     blocks = expand_blocks(architecture)
@@ -257,15 +257,15 @@ def convolutions(architecture: Architecture) -> tuple[Convolution, ...]:
 def weight_layout(
     architecture: Architecture, embedding_size: int = 0
 ) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight before batch norm is folded, all of them float32.
+    """Returns name and shape of every weight before batch norm is folded. All are float32.
 
     Args:
         architecture: The network.
-        embedding_size: Columns of the projection of the pooled features; 0 leaves it out.
+        embedding_size: Columns of the projection of the pooled features; 0 is no projection.
 
     Returns:
         In network order: `<convolution>/kernel`, then either `<convolution>/norm/gamma`,
-        `beta`, `mean` and `variance` or `<convolution>/bias`; at the end, if asked for,
+        `beta`, `mean` and `variance` or `<convolution>/bias`; with a projection, the last one is
         `embedding/kernel` of shape `(features, embedding_size)`.
     """
     layout: dict[str, tuple[int, ...]] = {}
@@ -282,7 +282,7 @@ def weight_layout(
 
 
 def parameter_count(architecture: Architecture) -> ParameterCount:
-    """Counts a network's numbers from its layout, without building it."""
+    """Counts a network's parameters from its layout, without building it."""
     counts = {"below_head": 0, "head": 0, "statistics": 0}
     for name, shape in weight_layout(architecture).items():
         if name.endswith(("/norm/mean", "/norm/variance")):
@@ -294,7 +294,7 @@ def parameter_count(architecture: Architecture) -> ParameterCount:
 
 
 def folded_parameter_count(architecture: Architecture, embedding_size: int = 0) -> int:
-    """Counts the numbers of the network as it is exported: kernels, one bias each, projection."""
+    """Counts the parameters of the exported network: kernels, one bias each, projection."""
     convolutional = sum(
         int(np.prod(item.kernel)) + item.out_channels for item in convolutions(architecture)
     )
@@ -302,5 +302,5 @@ def folded_parameter_count(architecture: Architecture, embedding_size: int = 0) 
 
 
 def with_normalisation(architecture: Architecture, normalisation: Normalisation) -> Architecture:
-    """Returns the same network fed with differently normalised pixels."""
+    """Returns the same network with another normalisation of pixels."""
     return dataclasses.replace(architecture, normalisation=normalisation)

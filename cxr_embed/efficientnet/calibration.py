@@ -1,8 +1,8 @@
-"""Batch norm statistics for random weights, measured on synthetic radiographs.
+"""Calibrates batch norm for random weights on synthetic radiographs.
 
-A deep network with random weights maps every image to nearly the same vector, unless each layer's
-batch norm is centred and scaled for the activations that it really sees. One pass is enough: each
-layer is measured on what the already calibrated layers before it hand on.
+A deep network with random weights maps all images to nearly the same vector, unless the mean and
+variance of each batch norm match its real activations. One pass is enough: each layer is measured
+on the outputs of the calibrated layers before it.
 
 Importing this module loads TensorFlow.
 """
@@ -33,9 +33,9 @@ def calibrate_batch_norm(
     """Sets every batch norm's mean and variance from the activations of a few images.
 
     Args:
-        architecture: Which network.
-        weights: Name to array as in `weight_layout`; the `norm/mean` and `norm/variance`
-            are written, everything else must be there.
+        architecture: The network.
+        weights: Arrays by name as in `weight_layout`. `norm/mean` and `norm/variance` are written;
+            all others must exist.
         images: (N, H, W, 3) float32, pixels in 0..1.
 
     Returns:
@@ -59,19 +59,19 @@ def calibrate_batch_norm(
 
 
 def synthetic_radiographs(count: int, size: int, *, seed: int = 0) -> FloatArray:
-    """Draws grey pictures with the contrasts of a chest radiograph; they show no anatomy.
+    """Draws grey pictures with the contrasts of a chest radiograph, but without anatomy.
 
-    Each has a bright body on a dark ground, two dark lung fields of varying place and shape, a
-    bright middle, rib-like bands, a few soft blobs and noise of a 1/f spectrum; brightness,
-    contrast and position vary as they do between real images.
+    Each picture has a bright body on a dark background, two dark lung fields of random position and
+    shape, a bright middle, rib-like bands, a few soft blobs and 1/f noise. Brightness, contrast and
+    position vary as in real images.
 
     Args:
-        count: How many.
+        count: Number of images.
         size: Side in pixels.
         seed: Any integer.
 
     Returns:
-        (count, size, size, 3) float32 in 0..1, each image from 0 to 1, three equal channels.
+        (count, size, size, 3) float32 in 0..1; each image covers 0 to 1 in three equal channels.
     """
     source = np.random.Generator(np.random.PCG64([seed % 2**63, 0xC4E57]))
     pictures = np.stack([_synthetic_radiograph(source, size) for _ in range(count)])
@@ -106,13 +106,13 @@ def _synthetic_radiograph(source: np.random.Generator, size: int) -> Plane:
 def _ellipse(
     across: Plane, down: Plane, centre: tuple[float, float], radii: tuple[float, float], soft: float
 ) -> Plane:
-    """Gives one inside, zero outside, with an edge as wide as `soft` (in radii)."""
+    """Returns 1 inside and 0 outside, with an edge of width `soft` (in radii)."""
     distance = np.hypot((across - centre[0]) / radii[0], (down - centre[1]) / radii[1])
     return 1.0 / (1.0 + np.exp(np.clip((distance - 1.0) * 4.0 / soft, -50.0, 50.0)))
 
 
 def _pink_noise(source: np.random.Generator, size: int) -> Plane:
-    """Noise whose amplitude falls as 1/f, as natural images' does, of standard deviation 1."""
+    """Returns noise with a 1/f amplitude spectrum, as in natural images; standard deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, np.newaxis], np.fft.rfftfreq(size))
     frequency[0, 0] = math.inf
     noise = np.fft.irfft2(

@@ -1,4 +1,4 @@
-"""What published EfficientNet checkpoints call each weight of `efficientnet.weight_layout`.
+"""Maps the weight names of `architecture.weight_layout` to those of published checkpoints.
 
 Sources: timm/models/_efficientnet_blocks.py and _efficientnet_builder.py; the variables that
 tensorflow/tpu, models/official/efficientnet creates, which Noisy Student's checkpoints share; and
@@ -25,7 +25,7 @@ def timm_names(architecture: Architecture) -> dict[str, str]:
     add("stem", "conv_stem", "bn1")
     for block in expand_blocks(architecture):
         theirs = f"blocks.{block.stage}.{block.index}"
-        # A block without expansion is a class of its own in timm, where conv_pw is the projection.
+        # In timm, a block without expansion is another class, whose conv_pw is the projection.
         layers = (
             ("conv_dw", "conv_pw") if block.expansion == 1 else ("conv_pw", "conv_dw", "conv_pwl")
         )
@@ -72,7 +72,7 @@ def tensorflow_names(architecture: Architecture) -> dict[str, str]:
     add("stem", "stem/conv2d/kernel", "stem/tpu_batch_normalization")
     for place, block in enumerate(expand_blocks(architecture)):
         theirs = f"blocks_{place}"
-        # TensorFlow numbers the layers of one kind in the order of their making.
+        # TensorFlow numbers the layers of one type in the order of their creation.
         pointwise = iter(("conv2d/kernel", "conv2d_1/kernel"))
         for number, step in enumerate(_steps(block)):
             depthwise = step == "depthwise"
@@ -88,5 +88,5 @@ def tensorflow_names(architecture: Architecture) -> dict[str, str]:
 
 
 def _steps(block: Block) -> tuple[str, ...]:
-    """Returns a block's normalised convolutions in their order."""
+    """Returns the names of a block's convolutions with batch norm, in order."""
     return ("depthwise", "project") if block.expansion == 1 else ("expand", "depthwise", "project")

@@ -1,4 +1,4 @@
-"""Writes the reference network as a SavedModel that needs nothing of this package to run."""
+"""Exports the reference network as a SavedModel that runs without this package."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from cxr_embed.models.tensorflow.runtime import import_tensorflow
 DESCRIPTION_FILE = "cxr_embed_model.json"
 RANDOM = "random"
 
-# Five strides of two: below 32 pixels nothing but padding would reach the head.
+# The network has five strides of two: below 32 pixels the head would see only padding.
 _SMALLEST_IMAGE = 32
 _LARGEST_IMAGE = 4096
 _LARGEST_EMBEDDING = 65_536
 # Graph, index and description beside the weights.
 _DISK_HEADROOM = 64 * 2**20
 _NO_MEANING = (
-    "The weights are random: nobody has trained this model, and its embeddings carry no clinical "
+    "The weights are random: this model is not trained, and its embeddings carry no clinical "
     "meaning."
 )
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export has written.
+    """Result of an export.
 
     Attributes:
         path: The SavedModel's folder.
         architecture: Name of the network.
         image_size: Side of its square input in pixels.
-        embedding_size: Floats an embedding has.
-        parameters: Numbers stored, batch norm folded.
+        embedding_size: Floats in an embedding.
+        parameters: Stored parameters after folding batch norm.
         bytes_on_disk: Size of the folder.
         trained: False for random weights.
-        seconds: How long it took.
+        seconds: Duration of the export.
     """
 
     path: Path
@@ -74,35 +74,34 @@ def export_model(
     seed: int = 0,
     overwrite: bool = False,
 ) -> ExportReport:
-    """Writes an EfficientNet that embeds radiographs, as a SavedModel.
+    """Exports an EfficientNet that embeds radiographs as a SavedModel.
 
-    Its signatures, H = W = `image_size`, N = the embedding's size, any batch:
+    Its signatures accept any batch size. With H = W = `image_size` and N = the embedding size:
 
     - `serving_default`: `image` float32 [?, H, W, 3], pixels in 0..1 → `embedding` float32 [?, N];
     - `serialized_example`: `input_example` string [?], each a `tf.Example` whose `image/encoded`
-      is a grey PNG of 8 or 16 bits and any size → `embedding`. The PNG is scaled by its type's
-      full range and resized to H x W (bilinear, antialiased, the aspect ratio not kept).
+      is a grey PNG of 8 or 16 bits and any size → `embedding`. The PNG is scaled by the full range
+      of its dtype and resized to H x W (bilinear, antialiased, without keeping its aspect ratio).
 
-    The folder appears whole or not at all. The same arguments give the same variables, bit by bit,
-    on the same kind of processor; `saved_model.pb` numbers its functions as the process happens to
-    count, and `fingerprint.pb` holds a random id.
+    The folder appears atomically. The same arguments give bit-identical variables on the same type
+    of processor. `saved_model.pb` may differ in the numbers of its functions, and `fingerprint.pb`
+    contains a random id.
 
     Args:
-        output_dir: the folder to write; must not exist, unless `overwrite`.
+        output_dir: the folder to write; must not exist without `overwrite`.
         architecture: a key of `ARCHITECTURES`.
-        image_size: side of the input in pixels; 0 is the architecture's own.
-        embedding_size: floats of an embedding, made from the pooled features by the projection
-            that the weights bring, else by a seeded orthogonal one; 0 gives the pooled features
-            themselves.
+        image_size: side of the input in pixels; 0 is the architecture's default.
+        embedding_size: floats in an embedding. The pooled features are projected with the weights'
+            own projection, or with a seeded orthogonal one; 0 returns the pooled features.
         weights: `random`, or a file of trained weights; see `checkpoints.read_weights`.
-        seed: of random weights and of the projection.
-        overwrite: replace a model that is there. Anything else than a model stays untouched.
+        seed: seed of random weights and of the projection.
+        overwrite: replace an existing model. A folder that is not a model is never replaced.
 
     Returns:
-        What was written, and where.
+        The result of the export.
 
     Raises:
-        UsageError: an argument is out of range, the weights do not fit, the folder exists or
+        UsageError: an argument is out of range, the weights do not match, the folder exists or
             cannot be written, or the disk is too full.
     """
     started = time.monotonic()
@@ -151,7 +150,7 @@ def _check_arguments(architecture: str, image_size: int, embedding_size: int) ->
     if image_size and not _SMALLEST_IMAGE <= image_size <= _LARGEST_IMAGE:
         raise UsageError(
             f"--image_size {image_size} is out of range: pass {_SMALLEST_IMAGE} to "
-            f"{_LARGEST_IMAGE} pixels, or 0 for the architecture's own"
+            f"{_LARGEST_IMAGE} pixels, or 0 for the architecture's default"
         )
     if not 0 <= embedding_size <= _LARGEST_EMBEDDING:
         raise UsageError(
@@ -168,7 +167,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UsageError(f"--output {output} exists: pass another folder, or --overwrite")
-    # A mistyped path must not cost anybody a folder of something else.
+    # A mistyped path must not delete a folder that is not a model.
     is_model = (output / "saved_model.pb").is_file()
     if not output.is_dir() or not (is_model or not any(output.iterdir())):
         raise UsageError(
@@ -179,7 +178,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def _whole_or_nothing(output: Path, parameters: int, *, overwrite: bool) -> Iterator[Path]:
-    """Gives a folder beside `output` that takes its place at the end, or vanishes on an error."""
+    """Yields a temporary folder that is renamed to `output`, or removed on an error."""
     partial = output.absolute().with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     made = [folder for folder in partial.parents if not folder.exists()]
     try:
@@ -192,7 +191,7 @@ def _whole_or_nothing(output: Path, parameters: int, *, overwrite: bool) -> Iter
                 f"{free / 1e9:.1f} GB left; free some, or pass a folder on another disk"
             )
         yield partial
-        # Once more, since another export may have been quicker.
+        # Checked again, since another export may have finished first.
         _check_output(output, overwrite=overwrite)
         _take_place(partial, output)
     except BaseException as error:
@@ -209,7 +208,7 @@ def _take_place(partial: Path, output: Path) -> None:
     if not os.path.lexists(output):
         partial.rename(output)
         return
-    # A folder that is not empty cannot be renamed over: move the old one aside, then drop it.
+    # A rename cannot replace a non-empty folder: rename the old one, and remove it afterwards.
     old = partial.with_suffix(".old")
     output.rename(old)
     try:
@@ -223,9 +222,9 @@ def _take_place(partial: Path, output: Path) -> None:
 def _build(
     network: Architecture, image_size: int, embedding_size: int, weights: str, seed: int
 ) -> tuple[Any, Weights]:
-    """Returns the module to save and the record of its weights, whose arrays are used up."""
+    """Returns the module to save and its weights, whose arrays have been consumed."""
     tf = import_tensorflow()
-    # The graph is traced outside of this scope, so that it stays free to run on any device.
+    # Calls of the exported graph are not in this scope, so that it can run on any device.
     with tf.device("/CPU:0"):
         if weights == RANDOM:
             source = random_weights(network, image_size=image_size, seed=seed)
@@ -241,7 +240,7 @@ def _build(
 
 
 def _fit_projection(source: Weights, size: int, seed: int) -> None:
-    """Leaves the projection out, keeps the one that the weights bring, or makes one."""
+    """Removes the projection, keeps that of the weights, or creates one."""
     own = source.arrays.pop(EMBEDDING_KERNEL, None)
     if own is not None and size not in (0, own.shape[1]):
         raise UsageError(
@@ -260,7 +259,7 @@ def _save(module: Any, folder: Path) -> None:
         "serving_default": module.embed_images,
         "serialized_example": module.embed_examples,
     }
-    # Nobody trains the exported graph.
+    # The exported graph is for inference only.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
         tf.saved_model.save(module, os.fspath(folder), signatures=signatures, options=options)

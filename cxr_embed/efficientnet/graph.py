@@ -1,6 +1,6 @@
-"""EfficientNet's forward pass in TensorFlow, written once for inference and for calibration.
+"""EfficientNet's forward pass in TensorFlow, shared by inference and calibration.
 
-Importing this module loads TensorFlow. Layout is NHWC and every number float32.
+Importing this module loads TensorFlow. The layout is NHWC, and all tensors are float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cxr_embed.efficientnet.architecture import (
 )
 
 FloatArray = npt.NDArray[np.float32]
-# TensorFlow ships no types that mypy could follow.
+# TensorFlow has no type annotations for mypy.
 Tensor = Any
 
 
@@ -31,7 +31,7 @@ class Convolve(Protocol):
     """Applies one convolution, with its batch norm or bias, but without its activation."""
 
     def __call__(self, inputs: Tensor, name: str, stride: int = 1) -> Tensor:
-        """Convolves `inputs` (N, H, W, C) with the weights called `name`."""
+        """Convolves `inputs` (N, H, W, C) with the weights of `name`."""
         ...
 
 
@@ -39,7 +39,7 @@ def pooled_features(architecture: Architecture, images: Tensor, convolve: Convol
     """Runs the network from pixels to pooled features.
 
     Args:
-        architecture: Which network.
+        architecture: The network.
         images: (N, H, W, 3) float32, pixels in 0..1; H and W may be odd or even.
         convolve: Applies the convolution of a given name.
 
@@ -47,8 +47,8 @@ def pooled_features(architecture: Architecture, images: Tensor, convolve: Convol
         (N, features) float32, averaged over the last feature map.
     """
     norm = architecture.normalisation
-    # The shift cannot be folded into the stem: its zero padding stands for the mean colour, and
-    # a folded shift would be missing there.
+    # The mean cannot be folded into the stem's bias: the zero padding is added after normalisation,
+    # so that it represents the mean colour.
     inputs = (images - tf.constant(norm.mean)) * tf.constant([1.0 / std for std in norm.std])
     flow = _activate(architecture, convolve(inputs, "stem", stride=2))
     for block in expand_blocks(architecture):
@@ -70,21 +70,21 @@ def _run_block(
         gate = _activate(architecture, convolve(gate, f"{block.name}/squeeze"))
         flow = flow * tf.sigmoid(convolve(gate, f"{block.name}/excite"))
     flow = convolve(flow, f"{block.name}/project")
-    # Stochastic depth, which sits here in training, is the identity at inference.
+    # Stochastic depth is applied here in training; at inference it is the identity.
     return flow + inputs if block.has_skip else flow
 
 
 def _activate(architecture: Architecture, inputs: Tensor) -> Tensor:
     if architecture.activation == "relu6":
         return tf.nn.relu6(inputs)
-    # tf.nn.silu would do the same and store a custom gradient function for each of its uses.
+    # tf.nn.silu gives the same result but stores a custom gradient function for each use.
     return inputs * tf.sigmoid(inputs)
 
 
 def raw_convolution(
     inputs: Tensor, kernel: Tensor, *, stride: int = 1, depthwise: bool = False
 ) -> Tensor:
-    """Convolves without bias, padded as the original TensorFlow network is.
+    """Convolves without bias, with the padding of the original TensorFlow network.
 
     Args:
         inputs: (N, H, W, C) float32.
@@ -93,8 +93,8 @@ def raw_convolution(
         depthwise: Convolve each channel on its own.
 
     Returns:
-        (N, ceil(H / stride), ceil(W / stride), out) float32. "SAME" puts the odd pixel of padding
-        at the bottom and right, which is what published weights expect.
+        (N, ceil(H / stride), ceil(W / stride), out) float32. "SAME" adds an odd pixel of padding
+        at the bottom and right, as published weights require.
     """
     strides = [1, stride, stride, 1]
     if depthwise:
@@ -103,25 +103,25 @@ def raw_convolution(
 
 
 class FoldedEfficientNet(tf.Module):
-    """EfficientNet for inference: batch norm folded into the kernels, each weight held once.
+    """EfficientNet for inference, with batch norm folded into the kernels.
 
     Called with (N, H, W, 3) float32 pixels in 0..1, it returns (N, features) pooled features, or
-    (N, embedding size) if the weights hold an `embedding/kernel`.
+    (N, embedding size) if the weights contain an `embedding/kernel`.
     """
 
     def __init__(self, architecture: Architecture, weights: MutableMapping[str, FloatArray]):
         """Folds weights into variables.
 
         Args:
-            architecture: Which network.
-            weights: Name to array as in `cxr_embed.efficientnet.architecture.weight_layout`.
-                **Emptied on the way**, so that a large network is never in memory twice.
+            architecture: The network.
+            weights: Arrays by name as in `cxr_embed.efficientnet.architecture.weight_layout`.
+                **This mapping is emptied**, so that a large network is never in memory twice.
         """
         super().__init__(name="efficientnet")
         self.architecture = architecture
         self._convolutions = {item.name: item for item in convolutions(architecture)}
-        # Lists rather than a dictionary by name: tf.Module follows both, and a list keeps the
-        # stored object graph small.
+        # Lists instead of a dictionary by name: tf.Module tracks both, and with lists the stored
+        # object graph is smaller.
         self._order = {name: place for place, name in enumerate(self._convolutions)}
         self._kernels: list[Tensor] = []
         self._biases: list[Tensor] = []
@@ -144,15 +144,15 @@ class FoldedEfficientNet(tf.Module):
         depthwise = self._convolutions[name].depthwise
         kernel = self._kernels[place]
         flow = raw_convolution(inputs, kernel, stride=stride, depthwise=depthwise)
-        # Not tf.nn.bias_add: with that, oneDNN fuses bias and swish into pointwise convolutions,
-        # and the fused ones take more than twice the time (TensorFlow 2.21, AVX2).
+        # Not tf.nn.bias_add: oneDNN would fuse bias and swish into pointwise convolutions, which
+        # then take more than twice the time (TensorFlow 2.21, AVX2).
         return flow + self._biases[place]
 
 
 def _fold(
     item: Convolution, weights: MutableMapping[str, FloatArray], epsilon: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Takes one convolution's weights out of `weights` and returns its folded kernel and bias."""
+    """Removes one convolution's weights from `weights` and returns its folded kernel and bias."""
     kernel = weights.pop(f"{item.name}/kernel")
     if not item.normalised:
         return kernel, weights.pop(f"{item.name}/bias")
@@ -160,7 +160,7 @@ def _fold(
         weights.pop(f"{item.name}/norm/{part}").astype(np.float64) for part in NORM_PARTS
     )
     scale = gamma / np.sqrt(variance + epsilon)
-    # A depthwise kernel has its channels one axis before the last.
+    # The channels of a depthwise kernel are the last but one axis.
     along = scale[:, np.newaxis] if item.depthwise else scale
     folded = kernel * along.astype(np.float32)
     return folded, (beta - mean * scale).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The model that is used without --model_path: exported once, kept in the user's cache."""
+"""The default model without --model_path: exported once into the user's cache."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ IMAGE_SIZE = 475
 EMBEDDING_SIZE = 4096
 SEED = 0
 
-# Raise it whenever the exporter gives other numbers, so that a stale cache is not used.
+# Increase it whenever the exporter's weights change, so that a stale cache is not used.
 _VERSION = 1
 
 _ABANDONED_SECONDS = 3600
 
 
-def ensure_reference_model(say: Callable[[str], None]) -> str:
-    """Returns the folder of the reference EfficientNet-L2, exporting it at the first call.
+def ensure_reference_model(log: Callable[[str], None]) -> str:
+    """Returns the folder of the reference EfficientNet-L2; the first call exports it.
 
-    Its weights are seeded and random: it shows that all works and how fast, nothing more.
+    Its weights are random with a fixed seed: it is for tests and for measuring speed.
 
     Args:
-        say: tells a person one line.
+        log: logs one line for the user.
 
     Raises:
-        UsageError: it cannot be written, for want of disk space for one.
+        UsageError: the model cannot be written, for example because the disk is full.
     """
     name = f"{ARCHITECTURE}-{IMAGE_SIZE}-{EMBEDDING_SIZE}-random-{SEED}-v{_VERSION}"
     folder = cache_folder() / "models" / name
     if not folder.is_dir():
         from cxr_embed.efficientnet.export import export_model
 
-        say(f"writing the reference model to {folder}, once; it takes a minute and 2 GB")
-        _remove_what_killed_exports_left(folder.parent)
+        log(f"writing the reference model to {folder}, once; it takes a minute and 2 GB")
+        _remove_abandoned(folder.parent)
         try:
             export_model(
                 folder,
@@ -49,13 +49,13 @@ def ensure_reference_model(say: Callable[[str], None]) -> str:
                 seed=SEED,
             )
         except UsageError:
-            if not folder.is_dir():  # else another run was quicker
+            if not folder.is_dir():  # otherwise another run has finished first
                 raise
     return str(folder)
 
 
-def _remove_what_killed_exports_left(models: Path) -> None:
-    """Removes half-written models that nobody has touched for a while: 2 GB each."""
+def _remove_abandoned(models: Path) -> None:
+    """Removes partial models of killed exports, which take 2 GB each."""
     for partial in models.glob(".*.partial"):
         if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)

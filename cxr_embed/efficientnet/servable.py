@@ -1,4 +1,4 @@
-"""The exported module: the network behind the signatures that other programs call.
+"""The exported TensorFlow module: the network with its two serving signatures.
 
 Importing this module loads TensorFlow.
 """
@@ -17,17 +17,17 @@ _UINT16_MAX = 65535.0
 
 
 class EmbeddingModule(tf.Module):
-    """An embedding network with its two ways in, ready for `tf.saved_model.save`.
+    """An embedding network with two input signatures, for `tf.saved_model.save`.
 
     Args:
-        architecture: which network.
-        weights: name to array as in `weight_layout`; emptied, see `FoldedEfficientNet`.
+        architecture: the network.
+        weights: arrays by name as in `weight_layout`; emptied, see `FoldedEfficientNet`.
         image_size: side of the square input in pixels.
 
     Attributes:
         embed_images: concrete function of `image`, float32 (N, H, W, 3) in 0..1.
         embed_examples: concrete function of `input_example`, string (N,).
-        Both give `{"embedding": float32 (N, size)}`.
+        Both return `{"embedding": float32 (N, size)}`.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class EmbeddingModule(tf.Module):
     def _embed_examples(self, input_example: Tensor) -> dict[str, Tensor]:
         features = {_ENCODED: tf.io.FixedLenFeature([], tf.string)}
         encoded = tf.io.parse_example(input_example, features)[_ENCODED]
-        # One by one, since the images of a batch may differ in size.
+        # One image at a time, since the images of a batch may differ in size.
         side = self.image_size
         grey = tf.map_fn(
             self._read_png, encoded, fn_output_signature=tf.TensorSpec([side, side, 1], tf.float32)
         )
-        # By the other signature's function, so that the graph of the network is stored once.
+        # Calls the other signature's function, so that the network's graph is stored once.
         return self.embed_images(tf.tile(grey, [1, 1, 1, 3]))
 
     def _read_png(self, encoded: Tensor) -> Tensor:
         """Returns (H, W, 1) float32 in 0..1."""
-        # Asked for 16 bits, the decoder turns an 8-bit value v into 257 v, and 257 v / 65535 is
-        # v / 255 exactly: both depths are scaled by their full range.
+        # With 16 bits, the decoder returns 257 v for an 8-bit value v, and 257 v / 65535 = v / 255.
+        # Both depths are therefore scaled by their full range.
         pixels = tf.io.decode_png(encoded, channels=1, dtype=tf.uint16)
         grey = tf.cast(pixels, tf.float32) / _UINT16_MAX
         side = [self.image_size, self.image_size]

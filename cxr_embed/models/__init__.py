@@ -1,4 +1,4 @@
-"""Ways to run a model, behind one small protocol; `loading.ENGINES` lists them."""
+"""Loads and runs embedding models; `loading.ENGINES` lists the engines."""
 
 from cxr_embed.models.content import check_is_there, content_hash, content_id
 from cxr_embed.models.loading import engine_names, load

@@ -1,35 +1,35 @@
-"""Model configs: TOML that says how to feed and read a model whose signature does not say it.
+"""Model configs: TOML files that describe a model's input and output beyond its signature.
 
-Every key may be left out. docs/models.md explains them; ready ones lie in configs/models/ and are
-known by their bare names.
+Every key is optional. docs/models.md explains them. The configs in configs/models/ can be given by
+their bare names.
 
-signature = "serving_default"     # which signature to call
+signature = "serving_default"     # the signature to call
 xla = true                        # compile with XLA
 
 [input]
-name = "image"                    # which input of it
-size = [1024, 1024]               # rows, columns, where the signature leaves them open
-range = [0.0, 1.0]                # where the pixels' full range goes (float inputs)
+name = "image"                    # the input of the signature
+size = [1024, 1024]               # rows, columns, if the signature leaves them open
+range = [0.0, 1.0]                # scale the pixels' full range to this (float inputs)
 bits = 8                          # PNG inputs: send the upper 8 bits only
-preprocessing = "elixr_c"         # what elixr-c-v2-pooled's own graph does, for a [[stage]].feed
+preprocessing = "elixr_c"         # that of elixr-c-v2-pooled's graph, for a [[stage]].feed
 
 [output]
-name = "embedding"                # which output of it
-pooling = "flatten"               # or "mean": how an output of more axes becomes one vector
-embedding_size = 4096             # anything else is an error
+name = "embedding"                # the output of the signature
+pooling = "flatten"               # or "mean": reduces an output with more axes to one vector
+embedding_size = 4096             # any other size is an error
 
-[[stage]]                         # instead of the names above: several models in a row
+[[stage]]                         # instead of the names above: a chain of models
 folder = "a"                      # below --model_path
 signature = "serving_default"
 input = "image_feature"
 output = "img_emb"
-constants = { ids = 0 }           # inputs that always get the same value
+constants = { ids = 0 }           # inputs with a constant value
 feed = "network/input:0"          # instead of input and output: tensors of a TensorFlow 1 graph
 fetch = "network/output:0"
-batch = 1                         # images per call, where the signature does not say it
+batch = 1                         # images per call, if the signature leaves it open
 pool = [5, 5]                     # average over blocks of rows x columns of the output
 
-[endpoint]                        # of a hosted endpoint
+[endpoint]                        # a hosted endpoint
 address = "1.2-3.prediction.vertexai.goog"
 max_request_bytes = 1500000
 parallel_requests = 8
@@ -62,23 +62,23 @@ _KEYS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-# Where the package is installed, and in the repository.
+# In the installed package, and in the repository.
 _READY = tuple(Path(__file__).parents[level] / "configs" / "models" for level in (1, 2))
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One SavedModel of a chain; None means: infer it from the signature.
+    """One SavedModel of a chain. None means that the value is inferred from the signature.
 
     Attributes:
-        folder: where it lies below --model_path.
+        folder: folder of the model, relative to --model_path.
         signature: key of the signature to call.
-        input: the input that takes the images, or the stage before.
-        output: the output to hand on.
-        constants: further inputs by name, and the value that fills each.
-        feed: a tensor of the graph that takes the images in place of an input.
-        fetch: a tensor of the graph that is handed on in place of an output.
-        batch: images per call; overrides what the signature says.
+        input: the input for the images or for the previous stage's output.
+        output: the output of the stage.
+        constants: further inputs: (name, constant value).
+        feed: a tensor of the graph that replaces the input.
+        fetch: a tensor of the graph that replaces the output.
+        batch: images per call; overrides the signature.
         pool: average the output over blocks of (rows, columns).
     """
 
@@ -95,15 +95,15 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """How to speak to a hosted endpoint; none of it moves a number.
+    """Settings of requests to a hosted endpoint; they do not change embeddings.
 
     Attributes:
-        address: host (and port) to call; None is the location's own.
-        max_request_bytes: larger requests are never sent. Google Cloud takes 1.5 MB, and 10 MB at
-            a dedicated endpoint.
-        parallel_requests: requests in flight at a time, per worker process.
-        timeout_seconds: how long to wait for one answer.
-        retry_seconds: how long to try again when the endpoint is busy or away.
+        address: host (and port) to call; None is the default host of the location.
+        max_request_bytes: larger requests are not sent. Google Cloud accepts 1.5 MB, or 10 MB at a
+            dedicated endpoint.
+        parallel_requests: maximum number of concurrent requests per worker process.
+        timeout_seconds: maximum time to wait for a response.
+        retry_seconds: how long to retry while the endpoint is busy or unavailable.
     """
 
     address: str | None = None
@@ -115,21 +115,21 @@ class EndpointConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """How to feed and read a model; None means: infer it from the signature.
+    """Input and output of a model. None means that the value is inferred from the signature.
 
     Attributes:
         signature: key of the signature to call.
-        input_name: the input that takes the images.
+        input_name: the input for the images.
         size: (rows, columns) to resize to.
-        range: (low, high) for the pixels' full range; float inputs only.
-        output_name: the output that holds the embedding.
-        embedding_size: floats in an embedding; the model giving another number is an error.
-        bits: 8 to send the upper 8 bits of the pixels only.
-        preprocessing: a key of `PREPROCESSINGS` in place of the usual one.
-        pooling: a key of `POOLINGS`: how an output of more axes becomes one vector an image.
-        stages: the models of a chain; empty for a single one.
-        xla: compile with XLA: minutes at the start, for a faster GPU.
-        endpoint: how to speak to a hosted endpoint.
+        range: (low, high) that the pixels' full range is scaled to; float inputs only.
+        output_name: the output with the embedding.
+        embedding_size: expected number of floats in an embedding.
+        bits: 8 to send only the upper 8 bits of the pixels.
+        preprocessing: one of `PREPROCESSINGS`, which replaces the default.
+        pooling: one of `POOLINGS`, which reduces an output with more axes to one vector per image.
+        stages: the models of a chain; empty for a single model.
+        xla: compile with XLA, which takes minutes and makes a GPU faster.
+        endpoint: settings of requests to a hosted endpoint.
     """
 
     signature: str | None = None
@@ -152,7 +152,7 @@ class ModelConfig:
         return self.stages or (only,)
 
     def as_dict(self) -> dict[str, Any] | None:
-        """Returns what is set, for the fingerprint; None where everything is inferred."""
+        """Returns the values that are set, for the fingerprint; None if all are inferred."""
         chosen = {
             k: v for k, v in asdict(self).items() if v not in (None, (), False) and k != "endpoint"
         }
@@ -165,10 +165,10 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, chosen: dict[str, Any] | None) -> ModelConfig:
-        """Returns the config that `as_dict` gave, the endpoint's part left out.
+        """Returns the config of a result of `as_dict`, without the endpoint's settings.
 
         Raises:
-            TypeError: a key that means nothing here.
+            TypeError: a key is unknown.
         """
         known = {k: _tupled(v) for k, v in (chosen or {}).items() if k != "stages"}
         stages = [
@@ -184,21 +184,24 @@ def _tupled(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Returns tuples as lists, as they come back from JSON."""
+    """Returns tuples as lists, the types that JSON has."""
     return [_listed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def ready_configs() -> dict[str, Path]:
-    """Returns the ready configs by their bare names."""
+    """Returns the paths of the included configs by their bare names."""
     folder = next(folder for folder in _READY if folder.is_dir())
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def read_model_config(path: str) -> ModelConfig:
-    """Reads a model config: a file, local or gs://, or the bare name of a ready one.
+    """Reads a model config.
+
+    Args:
+        path: a local or gs:// file, or the bare name of an included config.
 
     Raises:
-        UsageError: missing, not TOML, or holding a key or value that means nothing here.
+        UsageError: the file is missing or is not TOML, or a key or value is invalid.
     """
     try:
         parsed = tomllib.loads(storage.read_bytes(_find(path)).decode())
@@ -218,14 +221,14 @@ def _find(path: str) -> str:
     if path not in ready:
         known = ", ".join(sorted(ready))
         raise UsageError(
-            f"--model_config {path} cannot be read: no such file, and none of the ready ones "
-            f"({known})"
+            f"--model_config {path} cannot be read: neither a file nor one of the included "
+            f"configs ({known})"
         )
     return str(ready[path])
 
 
 class _Reader:
-    """Parsed TOML to a `ModelConfig`, with complaints that name the file and the key."""
+    """Converts parsed TOML to a `ModelConfig`; its errors contain the file and the key."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -250,15 +253,15 @@ class _Reader:
             endpoint=self._endpoint(self._table(parsed, "endpoint")),
         )
         if config.stages and (config.signature or config.input_name or config.output_name):
-            self._complain(
-                "signature, input.name and output.name belong into each [[stage]] where there is "
-                "one, as signature, input and output"
+            self._raise(
+                "with [[stage]], set signature, input and output in each stage instead of "
+                "signature, input.name and output.name"
             )
         return config
 
     def _stages(self, tables: Any) -> tuple[StageConfig, ...]:
         if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
-            self._complain("stage must be a list of tables, [[stage]]")
+            self._raise("stage must be a list of tables, [[stage]]")
         return tuple(self._stage(table) for table in tables)
 
     def _stage(self, table: dict[str, Any]) -> StageConfig:
@@ -266,13 +269,13 @@ class _Reader:
         names = ("folder", "signature", "input", "output", "feed", "fetch")
         texts = {k: self._typed(f"stage.{k}", table[k], str) for k in names if k in table}
         if ("feed" in texts) != ("fetch" in texts):
-            self._complain("stage.feed and stage.fetch go together")
+            self._raise("stage.feed and stage.fetch go together")
         folder = texts.get("folder", ".")
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
-            self._complain(f"stage.folder must lie below --model_path, not {folder!r}")
+            self._raise(f"stage.folder must be below --model_path, not {folder!r}")
         constants = table.get("constants", {})
         if not isinstance(constants, dict):
-            self._complain("stage.constants must be a table of numbers")
+            self._raise("stage.constants must be a table of numbers")
         return StageConfig(
             **texts,
             constants=tuple(
@@ -295,7 +298,7 @@ class _Reader:
     def _table(self, parsed: dict[str, Any], name: str) -> dict[str, Any]:
         table = parsed.get(name, {})
         if not isinstance(table, dict):
-            self._complain(f"{name} must be a table, [{name}]")
+            self._raise(f"{name} must be a table, [{name}]")
         self._check_keys(name, table)
         return dict(table)
 
@@ -303,7 +306,7 @@ class _Reader:
         for key in section:
             if key not in _KEYS[table]:
                 where = f"{table}.{key}" if table else key
-                self._complain(f"unknown key {where}; known: {', '.join(_KEYS[table])}")
+                self._raise(f"unknown key {where}; known: {', '.join(_KEYS[table])}")
 
     def _typed(self, key: str, value: Any, kind: type, least: float | None = None) -> Any:
         if value is None:
@@ -311,22 +314,22 @@ class _Reader:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = is_number and (kind is float or value == int(value)) if kind is not str else True
         if not fits or (kind is str and not isinstance(value, str)):
-            self._complain(f"{key} must be {kind.__name__}, not {value!r}")
+            self._raise(f"{key} must be {kind.__name__}, not {value!r}")
         if least is not None and kind is not str and value < least:
-            self._complain(f"{key} must be at least {least}, not {value!r}")
+            self._raise(f"{key} must be at least {least}, not {value!r}")
         return kind(value)
 
     def _one_of(self, key: str, value: Any, known: tuple[Any, ...]) -> Any:
         if value is not None and value not in known:
-            self._complain(f"{key} must be one of {', '.join(map(str, known))}, not {value!r}")
+            self._raise(f"{key} must be one of {', '.join(map(str, known))}, not {value!r}")
         return value
 
     def _pair(self, key: str, value: Any, kind: type) -> Any:
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != 2:
-            self._complain(f"{key} must be a list of two numbers")
+            self._raise(f"{key} must be a list of two numbers")
         return tuple(self._typed(key, item, kind) for item in value)
 
-    def _complain(self, what: str) -> NoReturn:
+    def _raise(self, what: str) -> NoReturn:
         raise UsageError(f"--model_config {self._path}: {what}")

@@ -1,4 +1,4 @@
-"""What tells a model from any other: a hash of the files that decide its numbers."""
+"""Identifies a model by a hash of the files that determine its embeddings."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from cxr_embed.errors import UsageError
 from cxr_embed.models.settings import ModelSettings, is_saved_model
 
-# What decides a model's numbers. Other files beside them (notes, TensorFlow's fingerprint.pb with
-# its random id) may differ between two copies of one model.
+# The files that determine a model's embeddings. Other files (notes, TensorFlow's fingerprint.pb
+# with its random id) may differ between two copies of a model.
 _CONTENT = ("saved_model.pb", "saved_model.pbtxt", "variables/*", "assets/*")
 
 
 def check_is_there(settings: ModelSettings) -> None:
-    """Raises UsageError where a model, or one of its stages, is not there."""
+    """Raises UsageError if a model, or one of its stages, does not exist."""
     for folder in settings.folders:
-        checkis_saved_model(folder)
+        check_saved_model(folder)
 
 
 def content_id(settings: ModelSettings) -> str:
-    """Returns what tells this model from any other: a hash of its content, all stages of it.
+    """Returns the identity of a model: the hash of the content of all its stages.
 
-    Of a hosted one it is the endpoint's name, since nobody outside sees its content.
+    For a hosted model it is the endpoint's name, since the content is not accessible.
     """
     if settings.endpoint is not None:
         return settings.endpoint.name
@@ -35,8 +35,8 @@ def content_id(settings: ModelSettings) -> str:
     return hashlib.sha256(hashes.encode()).hexdigest()
 
 
-def checkis_saved_model(path: str) -> None:
-    """Raises UsageError where `path` is not the folder of a SavedModel."""
+def check_saved_model(path: str) -> None:
+    """Raises UsageError if `path` is not the folder of a SavedModel."""
     folder = Path(path)
     if not folder.is_dir():
         raise UsageError(f"--model_path {path} does not exist or is not a folder")
@@ -47,7 +47,7 @@ def checkis_saved_model(path: str) -> None:
 
 
 def content_hash(path: str) -> str:
-    """Returns the SHA-256 of all that decides a SavedModel's numbers, names included."""
+    """Returns the SHA-256 of the names and contents of the files in `_CONTENT`."""
     folder = Path(path)
     files = sorted(
         (file.relative_to(folder).as_posix(), file)
@@ -55,14 +55,14 @@ def content_hash(path: str) -> str:
         for file in folder.glob(pattern)
         if file.is_file()
     )
-    # Once a process: the launcher asks for it, and so do the workers within the same process.
+    # Cached, since the launcher and the workers in the same process all need it.
     state = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for _, file in files)
     return _hash_of(state, tuple(name for name, _ in files))
 
 
 @functools.lru_cache(maxsize=16)
 def _hash_of(files: tuple[tuple[str, int, int], ...], names: tuple[str, ...]) -> str:
-    with ThreadPoolExecutor(4) as pool:  # hashlib lets other threads run
+    with ThreadPoolExecutor(4) as pool:  # hashlib releases the GIL
         digests = list(pool.map(lambda file: _file_hash(Path(file[0])), files))
     total = hashlib.sha256()
     for name, digest in zip(names, digests, strict=True):

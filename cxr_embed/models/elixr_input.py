@@ -1,7 +1,8 @@
-"""What the graph of `elixr-c-v2-pooled` does ahead of its network, for calls that start behind it.
+"""The preprocessing of the graph `elixr-c-v2-pooled`, for calls of the network inside it.
 
-The network inside takes true batches, the graph around it one image. Others have compared these
-steps with the graph and report the same bits; nobody of this project has had the model at hand.
+The network accepts batches of any size, while the graph around it accepts one image. Third parties
+report that these steps give the same bits as the graph. This project has not compared them, since
+the model was not available.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from cxr_embed.radiograph import Radiograph
 
 @dataclass(frozen=True)
 class ElixrInput:
-    """What the network inside takes: a resized image, its own range spread over 0..1.
+    """The input of the network: a resized image whose minimum and maximum become 0 and 1.
 
     Attributes:
         height: rows.
         width: columns.
-        channels: grey is repeated this many times.
-        bits: 8 to keep the upper 8 bits only; None keeps what the radiograph has.
+        channels: number of equal channels.
+        bits: 8 to keep only the upper 8 bits; None keeps all bits.
     """
 
     height: int
@@ -32,7 +33,7 @@ class ElixrInput:
 
 
 def fit_elixr(radiograph: Radiograph, wanted: ElixrInput) -> np.ndarray:
-    """Returns float32 of shape (height, width, channels), from 0 to 1; 0 where all is alike."""
+    """Returns float32 of shape (height, width, channels) in 0..1; a constant image becomes 0."""
     pixels = upper_8_bits(radiograph.pixels) if wanted.bits == 8 else radiograph.pixels
     grey = resize_like_tensorflow_1(pixels, wanted.height, wanted.width)
     low, high = grey.min(), grey.max()
@@ -43,16 +44,16 @@ def fit_elixr(radiograph: Radiograph, wanted: ElixrInput) -> np.ndarray:
 def resize_like_tensorflow_1(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes as `tf.compat.v1.image.resize_bilinear(half_pixel_centers=False)` does.
 
-    Pixel i of the result lies at i * old / new of the original, nothing is averaged: a large image
-    is sampled, not shrunk. In float32, in the order of TensorFlow's CPU kernel.
+    Pixel i of the result is interpolated at position i * old / new of the original. A large image
+    is sampled without averaging. The float32 operations have the order of TensorFlow's CPU kernel.
 
     Args:
         pixels: shape (rows, columns).
-        height: rows wanted.
-        width: columns wanted.
+        height: rows of the result.
+        width: columns of the result.
 
     Returns:
-        float32 of shape (height, width), in the pixels' own range.
+        float32 of shape (height, width), in the range of the pixels.
     """
     rows, columns = pixels.shape
     above, below, down = _neighbours(rows, height)
@@ -64,7 +65,7 @@ def resize_like_tensorflow_1(pixels: np.ndarray, height: int, width: int) -> np.
 
 
 def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the two pixels each new one lies between, and how far it is from the first."""
+    """Returns the two neighbours of each new pixel, and its distance from the first one."""
     places = np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new))
     lower = np.floor(places)
     first = lower.astype(np.intp)

@@ -1,7 +1,7 @@
-"""Models in gs:// buckets, fetched once a machine into the user's cache.
+"""Downloads models from gs:// buckets into the user's cache, once per machine.
 
-TensorFlow's own gs:// support is one more client with rules of its own, so models are loaded from
-disk only. Every process that loads one fetches it by itself, the launching one and each worker.
+Models are loaded from local files only, since TensorFlow's own gs:// client has other credentials
+and retries than this program's. The launcher and each worker call this module independently.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from cxr_embed.storage.cache import cache_folder
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system
+except ImportError:  # this system has no file locks
     fcntl = None  # type: ignore[assignment]
 
 _FILES_AT_A_TIME = 4
 
 
 def revision_of(path: str) -> str:
-    """Returns what changes whenever a file of a model in a bucket does.
+    """Returns a hash of the names, sizes and checksums of a model's files in a bucket.
 
-    It takes one listing, no content: names, sizes and checksums.
+    It needs one listing and reads no content.
 
     Raises:
-        UsageError: there is nothing at that path, or it cannot be listed.
+        UsageError: the folder is empty or cannot be listed.
     """
     return _revision(_files(path))
 
 
 def is_here(revision: str) -> bool:
-    """Whether a model has been fetched on this machine already."""
+    """Whether this machine's cache contains a model."""
     return _folder(revision).is_dir()
 
 
 def local_folder(path: str, revision: str) -> str:
-    """Returns a local copy of a model, making it at the first call on this machine.
+    """Returns the folder of a local copy of a model; the first call on a machine downloads it.
 
     Args:
-        path: the model's folder, gs://.
-        revision: what `revision_of` gave where the run was started.
+        path: the model's gs:// folder.
+        revision: the result of `revision_of` in the launcher.
 
     Raises:
-        UsageError: it cannot be fetched, or is another one by now.
+        UsageError: the model cannot be downloaded, or has changed since the launch.
     """
     folder = _folder(revision)
     if folder.is_dir():
@@ -70,14 +70,14 @@ def _folder(revision: str) -> Path:
 
 
 def _fetch(path: str, revision: str, folder: Path) -> None:
-    """Fills a folder that appears whole or not at all. Only the lock's holder is here."""
+    """Downloads a model into a folder that appears atomically. The caller holds the lock."""
     files = _files(path)
     if _revision(files) != revision:
         raise UsageError(
             f"--model_path {path} has changed since the run was started: start it again"
         )
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
 
     def fetch(entry: storage.Entry) -> None:
         target = partial / entry.path
@@ -99,7 +99,7 @@ def _files(path: str) -> list[storage.Entry]:
     for entry in files:
         parts = PurePosixPath(entry.path)
         if parts.is_absolute() or ".." in parts.parts:
-            raise UsageError(f"--model_path {path} holds {entry.path}, which no disk can")
+            raise UsageError(f"--model_path {path} holds {entry.path}, which is no valid file path")
     return files
 
 
@@ -110,7 +110,7 @@ def _revision(files: list[storage.Entry]) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that other processes on this machine wait for and that dies with its holder."""
+    """Holds a lock between the processes of this machine; it ends with the process."""
     with path.open("w") as file:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)

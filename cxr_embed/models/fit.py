@@ -1,4 +1,4 @@
-"""A radiograph to what one model takes: size, channels, type and range. No model is needed."""
+"""Converts a radiograph to a model's image input: size, channels, dtype and range."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from cxr_embed.radiograph import Radiograph
 
-# Part of every fingerprint: raise it whenever a change here, in the renderings or in the reading
-# of files moves a single pixel.
+# Part of every fingerprint. Increase it whenever a change here, in the renderings or in the readers
+# changes any pixel.
 PREPROCESSING_VERSION = 1
 
 
@@ -20,15 +20,15 @@ _FULL_RANGE = 65535
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What a model of the kind `image` takes.
+    """An input of image arrays.
 
     Attributes:
-        height: rows, or None where the model takes any size.
+        height: rows, or None if the model accepts any size.
         width: columns, or None.
         channels: 1 or 3.
         dtype: `float32`, `uint8` or `uint16`.
-        low: where the darkest pixel of the full range goes; for float32 only.
-        high: where the brightest goes; for float32 only.
+        low: value of the lowest pixel of the full range; for float32 only.
+        high: value of the highest pixel of the full range; for float32 only.
     """
 
     height: int | None
@@ -40,16 +40,16 @@ class ModelInput:
 
     @property
     def is_open(self) -> bool:
-        """Whether each radiograph goes in at its own size."""
+        """Whether the model accepts any image size, so that radiographs are not resized."""
         return self.height is None or self.width is None
 
 
 def fit_image(radiograph: Radiograph, wanted: ModelInput) -> np.ndarray:
-    """Fits a radiograph to a model's input.
+    """Converts a radiograph to a model's input.
 
-    The pixels' type is spread over the wanted range; the image is resized without keeping its
-    aspect ratio, as CXR Foundation's own graph does: by area where it shrinks, bilinearly where it
-    grows; grey is repeated over the channels.
+    The full range of the pixels' dtype is scaled to the wanted range. The image is resized without
+    keeping its aspect ratio, as in CXR Foundation's graph: by area averaging if an axis shrinks,
+    bilinearly if it grows. All channels are equal.
 
     Args:
         radiograph: pixels of shape (rows, columns).
@@ -76,24 +76,24 @@ def fit_image(radiograph: Radiograph, wanted: ModelInput) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes each axis for itself: by area where it shrinks, bilinearly where it grows.
+    """Resizes each axis separately: by area averaging if it shrinks, bilinearly if it grows.
 
-    Averages over rows are rounded to 16 bits, which is as fine as the pixels themselves; with that
-    the result is within 1e-5 of the full range of exact area averages.
+    Averages over rows are rounded to 16 bits. The result differs from exact area averages by at
+    most 1e-5 of the full range.
 
     Args:
         pixels: uint8 or uint16 of shape (rows, columns).
-        height: rows wanted.
-        width: columns wanted.
+        height: rows of the result.
+        width: columns of the result.
 
     Returns:
-        float32 of shape (height, width), the full range being 0..65535.
+        float32 of shape (height, width); the full range is 0..65535.
     """
     rows, columns = pixels.shape
     if pixels.dtype == np.uint8:
         pixels = pixels * np.uint16(257)
-    # OpenCV averages over both axes in one pass, too, but falls back to no antialiasing at all as
-    # soon as one of them grows, and takes three times as long: see _shrink_rows.
+    # OpenCV can average over both axes in one call, but that takes three times as long, and if one
+    # axis grows it does not antialias the other: see _shrink_rows.
     grey = (_shrink_rows(pixels, height) if height < rows else pixels).astype(np.float32)
     if width < columns:
         grey = cv2.resize(grey, (width, grey.shape[0]), interpolation=cv2.INTER_AREA)
@@ -103,10 +103,10 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _shrink_rows(pixels: np.ndarray, height: int) -> np.ndarray:
-    """Area-averages over rows only; uint16 of shape (height, columns).
+    """Averages over rows only; returns uint16 of shape (height, columns).
 
-    OpenCV walks along a row adding up one channel at a time. Four neighbouring columns, taken for
-    the four channels of one pixel, are added side by side, which doubles the speed.
+    OpenCV processes a one-channel row one value at a time. Four neighbouring columns passed as the
+    four channels of a pixel are added together, which doubles the speed.
     """
     rows, columns = pixels.shape
     missing = -columns % 4

@@ -1,4 +1,4 @@
-"""What one image has to look like, over all kinds of models, and how to make a radiograph so."""
+"""The input types of all models, and the conversion of a radiograph to each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ImageInput = ModelInput | ExampleInput | ElixrInput
 
 
 def fit(radiograph: Radiograph, wanted: ImageInput) -> Any:
-    """Fits a radiograph to a model's input: an array, or the bytes of a serialized example."""
+    """Converts a radiograph to a model's input: an array, or a serialized example as bytes."""
     if isinstance(wanted, ExampleInput):
         return fit_example(radiograph, wanted)
     if isinstance(wanted, ElixrInput):
@@ -25,16 +25,16 @@ def fit(radiograph: Radiograph, wanted: ImageInput) -> Any:
 
 
 def stack(images: Sequence[Any]) -> np.ndarray:
-    """Returns fitted images as one batch; serialized examples as an array of objects."""
+    """Returns converted images as one batch; serialized examples as an object array."""
     if isinstance(images[0], bytes):
-        batch = np.empty(len(images), object)  # NumPy's own strings lose zeros at their end
+        batch = np.empty(len(images), object)  # NumPy's bytes dtype drops trailing zeros
         batch[:] = images
         return batch
     return np.stack(images)
 
 
 def describe(wanted: ImageInput) -> str:
-    """Returns what goes in, for people."""
+    """Returns a description of an input for log messages."""
     if isinstance(wanted, ExampleInput):
         return "PNGs in serialized examples"
     if isinstance(wanted, ModelInput) and wanted.is_open:
@@ -43,6 +43,6 @@ def describe(wanted: ImageInput) -> str:
 
 
 def example_radiograph() -> Radiograph:
-    """Returns a ramp, for models that have to be asked how long their embeddings are."""
+    """Returns a grey ramp, to measure the embedding size of a model by calling it."""
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)
     return Radiograph(np.minimum.outer(ramp, ramp))

@@ -1,8 +1,8 @@
-"""The registry of engines, and loading a model with one of them.
+"""The registry of engines; loads a model with one of them.
 
-A further engine is a class with the members of `protocol.EmbeddingModel`, made from
-`ModelSettings`, and one line in `ENGINES`. Other packages add theirs as an entry point of the group
-`cxr_embed.engines`, whose name is the value of `--engine`.
+To add an engine, write a class with the members of `protocol.EmbeddingModel` whose constructor
+takes `ModelSettings`, and add it to `ENGINES`. Another package registers an engine as an entry
+point of the group `cxr_embed.engines`; the entry point's name is the value of `--engine`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cxr_embed.models.settings import ModelSettings
 
 _GROUP = "cxr_embed.engines"
 
-# By the value of --engine, except `vertex`, which an endpoint implies.
+# The keys are the values of --engine, except `vertex`, which is used for every endpoint.
 ENGINES: dict[str, str] = {
     "tensorflow": "cxr_embed.models.tensorflow.saved_model:SavedModel",
     "openvino": "cxr_embed.models.openvino:OpenVinoModel",
@@ -27,7 +27,7 @@ ENGINES: dict[str, str] = {
 
 
 def engine_names() -> list[str]:
-    """Returns the values that `--engine` takes."""
+    """Returns the valid values of `--engine`."""
     others = [point.name for point in importlib.metadata.entry_points(group=_GROUP)]
     return [*(name for name in ENGINES if name != "vertex"), *others]
 
@@ -36,7 +36,7 @@ def load(settings: ModelSettings) -> EmbeddingModel:
     """Loads a model.
 
     Raises:
-        UsageError: there is no usable model at that path, or the device or engine is absent.
+        UsageError: the model cannot be used, or the device or engine is not available.
     """
     check_is_there(settings)
     model: EmbeddingModel = _engine(settings.engine)(settings)

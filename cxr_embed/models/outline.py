@@ -1,9 +1,8 @@
-"""What a launching process has to know of a model that only workers will load.
+"""Reads a model's input and embedding size from its signature, without loading the model.
 
-An embedding's size is written beside the records before the first of them, and a batch size that
-the model cannot take is refused before anybody pays for machines. Both stand in the SavedModel's
-signature, so 2 GB of weights need not be in the memory of whoever starts a job, and `--device=gpu`
-needs no GPU there.
+The launcher of a remote job uses it. It writes the embedding size before the first record, and
+rejects a batch size that the model does not accept before any worker starts. Reading the signature
+needs neither 2 GB of memory for the weights nor the GPU of `--device=gpu`.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from cxr_embed.models.signature import (
 )
 from cxr_embed.models.tensorflow import runtime as tensorflow_runtime
 
-# Not signatures, although they are listed among them.
+# Internal operations that a SavedModel lists among its signatures.
 _OPERATIONS = ("__saved_model_init_op", "__saved_model_train_op")
 
 
 @dataclass(frozen=True)
 class Outline:
-    """As much of an `EmbeddingModel` as its signature tells; the attributes mean the same."""
+    """The attributes of an `EmbeddingModel` that its signature determines."""
 
     input: ImageInput
     embedding_size: int
@@ -44,13 +43,13 @@ class Outline:
 
 
 def outline(settings: models.ModelSettings) -> Outline | models.EmbeddingModel:
-    """Returns what a model takes and gives, from its signature alone where that says it.
+    """Returns a model's input and output, from its signature alone if possible.
 
-    A signature that leaves the embedding's size open, or a part of a graph, tells too little: then
-    the model is loaded here, too, on the CPU. A hosted one is always asked.
+    If the signature leaves the embedding size open, or only a part of the graph is run, the model
+    is loaded on the CPU. A hosted model is always called.
 
     Raises:
-        UsageError: the model cannot be used as the settings say.
+        UsageError: the model cannot be used with these settings.
     """
     if settings.endpoint is not None:
         return models.load(settings)
@@ -82,7 +81,7 @@ def _read_wiring(folder: str, stage: StageConfig) -> Wiring:
 
 
 def _read_signatures(folder: str) -> dict[str, Any]:
-    """Parses the graph's file; the variables beside it stay where they are."""
+    """Parses the graph's file without loading the variables."""
     tensorflow_runtime.import_tensorflow()
     from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2

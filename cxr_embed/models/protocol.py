@@ -1,4 +1,4 @@
-"""What every model offers, whatever runs it."""
+"""The interface of a loaded model, which every engine implements."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class EmbeddingModel(Protocol):
     `sharing.SharedModel` is what calls it: it holds the one lock.
 
     Attributes:
-        input: what one image has to look like.
+        input: the model's input for one image.
         embedding_size: floats in one embedding.
-        device: where it runs, for people: `cpu`, `gpu` ...
-        max_batch_size: the most images one call may get, None where the model takes any number.
-        best_batch_size: images per call where the user leaves the choice.
+        device: name of the device for messages, such as `cpu` or `gpu`.
+        max_batch_size: maximum number of images per call; None is no limit.
+        best_batch_size: default number of images per call.
     """
 
     input: ImageInput
@@ -31,24 +31,24 @@ class EmbeddingModel(Protocol):
     best_batch_size: int
 
     def fit(self, radiograph: Radiograph) -> Any:
-        """Returns a radiograph as this model takes it: an array, or a serialized example."""
+        """Converts a radiograph to this model's input: an array, or a serialized example."""
         ...
 
     def embed(self, images: Sequence[Any]) -> np.ndarray:
-        """Returns float32 of shape (n, embedding_size) for what `fit` returned.
+        """Returns float32 of shape (n, embedding_size) for n results of `fit`.
 
         Raises:
-            SomeFailed: the model knows which images failed and which did not.
-            Exception: anything may be wrong with any image.
+            SomeFailed: some images failed, and the model knows which.
+            Exception: the batch failed, and the model does not know which images caused it.
         """
         ...
 
 
 class SomeFailed(Exception):
-    """A batch of which some images have an embedding.
+    """Some images of a batch failed.
 
     Attributes:
-        results: for each image its embedding, or why it has none.
+        results: the embedding or the exception of each image.
     """
 
     def __init__(self, results: list[np.ndarray | Exception]) -> None:

@@ -1,4 +1,4 @@
-"""Which model to run, and how: small values that travel to workers."""
+"""Model settings: the values that a worker needs to load a model."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """Its full name, as Google Cloud writes it."""
+        """The full resource name in Google Cloud."""
         return f"projects/{self.project}/locations/{self.location}/endpoints/{self.id}"
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """All that a worker needs to load a model; small, and pickles.
+    """The values that a worker needs to load a model; they can be pickled.
 
     Attributes:
-        path: folder of the SavedModel, or of the stages of a chain, local or gs://; an endpoint's
-            name.
-        config: how to feed and read it where its signature does not say so.
+        path: local or gs:// folder of the SavedModel or of the stages of a chain, as the user gave
+            it; for an endpoint its name.
+        config: input and output of the model beyond its signature.
         device: `auto`, `cpu`, `gpu` or `tpu`.
         engine: `tensorflow`, `openvino`, or `vertex` for an endpoint.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
-        batch_size: images per call that were asked for; 0 leaves the choice to the model.
-        endpoint: the hosted endpoint to call in place of a local model.
-        revision: of a model in a bucket, so that no worker takes another one than was started with.
-        content: what `content_id` gave where the run was started; workers refuse another one.
+        batch_size: requested images per call; 0 is the model's default.
+        endpoint: the hosted endpoint to call instead of a local model.
+        revision: for a model in a bucket, the revision that all workers must download.
+        content: the result of `content_id` in the launcher; workers reject any other model.
     """
 
     path: str
@@ -55,21 +55,21 @@ class ModelSettings:
 
     @classmethod
     def of_endpoint(cls, endpoint: Endpoint, config: ModelConfig) -> ModelSettings:
-        """Returns the settings of a hosted model, which leave it nothing to choose."""
+        """Returns the settings of a hosted model."""
         return cls(endpoint.name, config, "auto", "vertex", "hosted", endpoint=endpoint)
 
     def with_content(self, content: str) -> ModelSettings:
-        """Returns settings with which only a model of that content is loaded."""
+        """Returns settings that only load a model with this content."""
         return replace(self, content=content)
 
     @property
     def local_path(self) -> str:
-        """The folder on this machine; a model in a bucket is fetched at the first call."""
+        """The local folder; the first call downloads a model in a bucket."""
         return fetch.local_folder(self.path, self.revision) if self.revision else self.path
 
     @property
     def folders(self) -> list[str]:
-        """The SavedModels in order. A single one may also be what `path` itself names."""
+        """The folders of the SavedModels in order. For a single one it may be `path` itself."""
         if self.endpoint is not None:
             return []
         path, stages = self.local_path, self.config.chain
@@ -79,22 +79,23 @@ class ModelSettings:
         return [str(folder) for folder in folders]
 
 
-# Images a call and device. With one, every call on a CPU has the same shape, so an image's
-# embedding never depends on its neighbours, to the last bit; more do not help a CPU anyway.
+# Images per call and device. With one image, every call on a CPU has the same shape, so that an
+# embedding does not depend on the other images to the last bit. Larger batches do not make a CPU
+# faster.
 _BATCH_SIZES = {"cpu": 1, "gpu": 16, "tpu": 16}
 
 
 def batch_size_for(device: str) -> int:
-    """Returns how many images a call gets on a kind of device.
+    """Returns the default number of images per call on a kind of device.
 
-    `auto`, on workers that cannot be asked, counts as an accelerator: on a CPU a batch is then run
-    image by image.
+    `auto` on remote workers counts as an accelerator. If the worker has only a CPU, the batch is
+    run image by image.
     """
     return _BATCH_SIZES.get(device, _BATCH_SIZES["gpu"])
 
 
 def default_batch_size(settings: ModelSettings) -> int:
-    """Returns how many images are collected for one call, before the model has been loaded."""
+    """Returns the number of images to collect for one call, before the model is loaded."""
     if settings.endpoint is not None:
         return settings.config.endpoint.parallel_requests
     return 1 if settings.engine == "openvino" else batch_size_for(settings.device)

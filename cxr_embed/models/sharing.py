@@ -1,4 +1,4 @@
-"""One copy of each model in a process, and who is to blame where it fails."""
+"""Shares one copy of each model in a process, and classifies its errors."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from cxr_embed.radiograph import Radiograph
 
 
 class SharedModel:
-    """A loaded model as all threads of a process use it: one call at a time.
+    """A loaded model that all threads of a process share; one thread calls it at a time.
 
     Args:
-        settings: what to load.
+        settings: the model to load.
 
     Attributes:
         model: the loaded model.
 
     Raises:
-        UsageError: it cannot be used.
-        MachineFault: it is another one than the settings' `content` names.
+        UsageError: the model cannot be used.
+        MachineFault: the model has other content than `settings.content`.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
         if settings.content and content_id(settings) != settings.content:
             raise MachineFault(
-                f"the model at {settings.path} here is another one than the run was started with: "
-                "give all workers the same model"
+                f"the model at {settings.path} differs on this worker from the one that the run "
+                "was started with: give all workers the same model"
             )
         self.model: EmbeddingModel = load(settings)
         self._lock = threading.Lock()
         self._streak = Streak(f"the model {settings.path}")
 
     def fit(self, radiograph: Radiograph) -> Any:
-        """Returns a radiograph as the model takes it, or the `ImageRejected` that says why not.
+        """Converts a radiograph to the model's input, or returns an `ImageRejected`.
 
         Raises:
-            MachineFault: any radiograph would fail.
+            MachineFault: the error affects all images.
         """
         try:
             return self.model.fit(radiograph)
@@ -56,19 +56,19 @@ class SharedModel:
             return ImageRejected("model_error", f"cannot be fitted: {_describe(error)}")
 
     def embed_each(self, images: Sequence[Any]) -> list[np.ndarray | ImageRejected]:
-        """Returns for each fitted image its embedding, or why it has none.
+        """Returns for each image its embedding or an `ImageRejected`.
 
-        A call gets at most `best_batch_size` images, so that on a CPU an embedding never depends
-        on the images beside it.
+        A call of the model has at most `best_batch_size` images, so that on a CPU an embedding
+        does not depend on the other images.
 
         Args:
-            images: what `fit` returned, any number.
+            images: results of `fit`, any number.
 
         Returns:
             float32 of shape (n,), or `ImageRejected` with `model_error` or `not_finite`.
 
         Raises:
-            MachineFault: any image would fail.
+            MachineFault: the error affects all images.
         """
         size = self.model.best_batch_size
         results: list[np.ndarray | ImageRejected] = []
@@ -78,7 +78,7 @@ class SharedModel:
         return results
 
     def _embed(self, images: Sequence[Any]) -> Sequence[np.ndarray | Exception]:
-        """Runs one batch; where it fails as a whole, image by image."""
+        """Runs one batch; if it fails as a whole, runs each image separately."""
         try:
             return list(self.model.embed(images))
         except SomeFailed as some:
@@ -110,12 +110,12 @@ def _describe(error: Exception) -> str:
 
 _lock = threading.Lock()
 _loaded: weakref.WeakValueDictionary[ModelSettings, SharedModel] = weakref.WeakValueDictionary()
-# The last one asked for stays, so that a second run in the same process need not load it again.
+# Keeps the last model, so that a second run in the same process does not load it again.
 _latest: list[SharedModel] = []
 
 
 def shared(settings: ModelSettings) -> SharedModel:
-    """Returns this process's copy of a model, loading it unless somebody holds it already."""
+    """Returns this process's copy of a model; loads it if it is not in memory."""
     with _lock:
         found = _loaded.get(settings)
         if found is None:

@@ -1,4 +1,4 @@
-"""What a model's signature says about how to feed and read it; no TensorFlow needed."""
+"""Infers a model's input and output from its signature, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFERRED_OUTPUT = "embedding"
 
 
 class TensorSpec(NamedTuple):
-    """A tensor as a signature declares it: dtype name and shape, None where unknown."""
+    """A tensor in a signature: dtype name and shape; unknown sizes are None."""
 
     dtype: str
     shape: tuple[int | None, ...] | None
@@ -36,12 +36,12 @@ class Wiring:
     """How to call one signature.
 
     Attributes:
-        input_name: the input that takes the batch.
-        input: what that input is.
-        output_name: the output to read.
-        output: what that output is.
-        constants: the other inputs; each is filled with one value.
-        batch: images per call where the signature fixes it, else None.
+        input_name: name of the input for the batch.
+        input: dtype and shape of this input.
+        output_name: name of the output to read.
+        output: dtype and shape of this output.
+        constants: the other inputs, each with the value that fills it.
+        batch: images per call if the signature fixes it, else None.
     """
 
     input_name: str
@@ -56,7 +56,7 @@ def choose_signature(keys: list[str], wanted: str | None) -> str:
     """Returns the signature to call.
 
     Raises:
-        UsageError: the model has none, not that one, or several and no default.
+        UsageError: the model has no signature, not the wanted one, or several without a default.
     """
     if wanted is not None:
         if wanted in keys:
@@ -80,10 +80,11 @@ def wire(
     Args:
         inputs: the signature's inputs by name.
         outputs: its outputs by name.
-        stage: settles what the signature leaves open.
+        stage: sets the values that the signature leaves open.
 
     Raises:
-        UsageError: the signature leaves more open, or lacks what is named; the message shows it.
+        UsageError: the signature is ambiguous, or lacks a name in `stage`. The message contains the
+            signature.
     """
     constants = _constants(inputs, stage)
     filled = {name for name, _, _ in constants}
@@ -92,16 +93,16 @@ def wire(
     taken, given = inputs[input_name], outputs[output_name]
     batch = taken.shape[0] if taken.shape else None
     if batch is None and given.shape is not None and len(given.shape) > 1:
-        # Some graphs say that they take any batch and are written for one image.
+        # Some graphs declare any batch size for the input but have a fixed one in the output.
         batch = given.shape[0]
     return Wiring(input_name, taken, output_name, given, constants, stage.batch or batch)
 
 
 def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
-    """Infers what one image has to look like.
+    """Infers the model's input for one image.
 
     Raises:
-        UsageError: the input takes no images; the message shows what it takes.
+        UsageError: the input does not accept images. The message contains its dtype and shape.
     """
     name, spec = wiring.input_name, wiring.input
     if spec.dtype == "string" and (spec.shape is None or len(spec.shape) == 1):
@@ -116,10 +117,14 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
     _, height, width, channels = shape
     if config.size is not None:
         if (height or config.size[0], width or config.size[1]) != config.size:
-            raise UsageError(f"the model's input {name} is {spec}, the config says otherwise")
+            rows, columns = config.size
+            raise UsageError(
+                f"the model's input {name} is {spec}, but input.size in the model config is "
+                f"[{rows}, {columns}]"
+            )
         height, width = config.size
     if config.preprocessing:
-        _refuse(config, ("range",), f"preprocessing {config.preprocessing} has a range of its own")
+        _refuse(config, ("range",), f"preprocessing {config.preprocessing} has a fixed range")
         if height is None or width is None or spec.dtype != "float32":
             raise UsageError(
                 f"the model's input {name} is {spec}: preprocessing {config.preprocessing} needs "
@@ -132,10 +137,10 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
 
 
 def embedding_size(wiring: Wiring, config: ModelConfig) -> int | None:
-    """Returns the floats per embedding where the signature says so, else None.
+    """Returns the floats per embedding if the signature fixes them, else None.
 
     Raises:
-        UsageError: the output is not one vector an image, or not of the size that is promised.
+        UsageError: the output is not one vector per image, or not of the config's size.
     """
     shape = wiring.output.shape
     if shape is None:
@@ -150,18 +155,19 @@ def embedding_size(wiring: Wiring, config: ModelConfig) -> int | None:
 
 
 def not_a_vector(name: str, found: str) -> str:
-    """Returns the complaint about an output that is not one vector an image."""
+    """Returns the error message for an output that is not one vector per image."""
     return (
         f"the model's output {name} is {found}, not one vector an image [N, size]: name another "
-        "one in a --model_config, or say there how to make it one (output.pooling)"
+        "output in a --model_config, or set output.pooling there"
     )
 
 
 def check_embedding_size(size: int | None, config: ModelConfig) -> None:
-    """Raises UsageError where a model's embedding size is not the one its config promises."""
+    """Raises UsageError if a model's embedding size differs from its config."""
     if size is not None and config.embedding_size not in (None, size):
         raise UsageError(
-            f"the model gives embeddings of {size} floats, the config says {config.embedding_size}"
+            f"the model gives embeddings of {size} floats, but embedding_size in the model config "
+            f"is {config.embedding_size}"
         )
 
 
@@ -173,7 +179,9 @@ def _constants(
             raise UsageError(f"the model has no input {name!r}; it has {_show(inputs)}")
         shape = inputs[name].shape
         if shape is None or None in shape[1:]:
-            raise UsageError(f"the model's input {name} is {inputs[name]}: no constant fits it")
+            raise UsageError(
+                f"the model's input {name} is {inputs[name]}: a constant needs a known shape"
+            )
     return tuple((name, inputs[name], value) for name, value in stage.constants)
 
 
@@ -183,8 +191,8 @@ def _choose_input(inputs: Mapping[str, TensorSpec], stage: StageConfig) -> str:
     if len(inputs) == 1:
         return next(iter(inputs))
     raise UsageError(
-        f"the model takes more than one input: {_show(inputs)}; a --model_config can give all but "
-        "one of them constant values"
+        f"the model takes more than one input: {_show(inputs)}; set constant values for all but "
+        "one of them in a --model_config"
     )
 
 
@@ -205,7 +213,7 @@ def _choose_output(outputs: Mapping[str, TensorSpec], stage: StageConfig) -> str
 def _refuse(config: ModelConfig, names: tuple[str, ...], why: str) -> None:
     for name in names:
         if getattr(config, name) is not None:
-            raise UsageError(f"input.{name} in the model config means nothing here: {why}")
+            raise UsageError(f"input.{name} in the model config does not apply: {why}")
 
 
 def _show(specs: Mapping[str, TensorSpec]) -> str:

@@ -1,7 +1,7 @@
-"""A radiograph to a PNG in a serialized `tf.train.Example`, without TensorFlow.
+"""Encodes a radiograph as a PNG in a serialized `tf.train.Example`, without TensorFlow.
 
-It is what CXR Foundation's models take: `image/encoded`, a grey PNG of 8 or 16 bits, and
-`image/format`, `png`. Formats: `example.proto`, and the PNG specification (RFC 2083).
+This is the input of CXR Foundation's models: `image/encoded` is a grey PNG of 8 or 16 bits, and
+`image/format` is `png`. Formats: `example.proto`, and the PNG specification (RFC 2083).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NO_FILTER, _FILTER_UP = 0, 2
 
 @dataclass(frozen=True)
 class ExampleInput:
-    """What a model takes whose input is a string.
+    """An input of serialized examples.
 
     Attributes:
-        compression: zlib level of the PNG: 0 stores the pixels, which is fastest for a model in
-            this process; 6 is for one behind a network.
+        compression: zlib level of the PNG. 0 stores the pixels and is fastest for a model in this
+            process; 6 is for a hosted model.
         size: (rows, columns) to resize to; None sends each radiograph at its own size.
-        bits: 8 to send the upper 8 bits only; None sends what the radiograph has.
+        bits: 8 to send only the upper 8 bits; None sends all bits.
     """
 
     compression: int = 0
@@ -37,7 +37,7 @@ class ExampleInput:
 
 
 def fit_example(radiograph: Radiograph, wanted: ExampleInput) -> bytes:
-    """Returns a radiograph as the serialized example that a model takes."""
+    """Returns a radiograph as a serialized example."""
     pixels = radiograph.pixels
     if wanted.size is not None:
         pixels = np.rint(resize(pixels, *wanted.size)).astype(pixels.dtype)
@@ -47,12 +47,12 @@ def fit_example(radiograph: Radiograph, wanted: ExampleInput) -> bytes:
 
 
 def upper_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Returns uint8 pixels, cut as TensorFlow's decoder cuts a 16-bit PNG that is read as uint8."""
+    """Returns the upper 8 bits as uint8, as TensorFlow's decoder reads a 16-bit PNG as uint8."""
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def encode_png_example(png: bytes) -> bytes:
-    """Serializes a `tf.train.Example` around a PNG; its features in the order of their names."""
+    """Serializes a `tf.train.Example` with a PNG; its features are sorted by name."""
     # Example.features = 1, Features.feature = 1 (map: key = 1, value = 2), Feature.bytes_list = 1,
     # BytesList.value = 1.
     features = b"".join(
@@ -63,7 +63,7 @@ def encode_png_example(png: bytes) -> bytes:
 
 
 def encode_png(pixels: np.ndarray, compression: int) -> bytes:
-    """Encodes grey pixels without loss.
+    """Encodes grey pixels as a PNG.
 
     Args:
         pixels: uint8 or uint16 of shape (rows, columns).
@@ -74,14 +74,14 @@ def encode_png(pixels: np.ndarray, compression: int) -> bytes:
     filtered = np.empty((rows, 1 + line.shape[1]), np.uint8)
     filtered[0, 1:] = line[0]
     if compression:
-        # Differences from the row above: on radiographs as small as the best of all five filters,
-        # row by row, and one subtraction.
+        # Differences from the row above. On radiographs the result is as small as with the best of
+        # all five filters for each row, and needs only one subtraction.
         filtered[:, 0] = _FILTER_UP
         np.subtract(line[1:], line[:-1], out=filtered[1:, 1:])
     else:
         filtered[:, 0] = _NO_FILTER
         filtered[1:, 1:] = line[1:]
-    # Colour type 0 is grey; the one compression, the one filter method, not interlaced.
+    # Colour type 0 (grey), compression method 0, filter method 0, not interlaced.
     header = struct.pack(">IIBBBBB", columns, rows, 8 * pixels.dtype.itemsize, 0, 0, 0, 0)
     parts = (
         _PNG_SIGNATURE,

@@ -1,8 +1,8 @@
-"""A model behind a Vertex AI endpoint, called with Predict requests.
+"""Runs a hosted model: sends Predict requests to a Vertex AI endpoint.
 
-An instance is `{"b64": <base64 of a serialized tf.Example>}` and its prediction a list of floats,
-as CXR Foundation's service was published. A request that fails for a reason that may pass is sent
-again; sending an image twice changes nothing, since each answer is matched to its own request.
+An instance is `{"b64": <base64 of a serialized tf.Example>}` and its prediction is a list of
+floats, as in CXR Foundation's published service. A request that fails with a temporary error is
+retried. Sending an image twice is safe, since each response belongs to its own request.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _PNG_COMPRESSION = 6
 
-# Endpoint name and frame of a request, and what surrounds each instance in it.
+# Upper estimates in bytes: a request without instances, and the framing of one instance.
 _REQUEST_OVERHEAD, _INSTANCE_OVERHEAD = 1024, 64
 
-# The first call shows whether the endpoint is there at all; nobody wants to wait long for a no.
+# The first call checks that the endpoint exists, so that its retries are shorter.
 _FIRST_CALL_SECONDS = 60.0
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 32.0
 
-# Errors inside the endpoint may lie in the image as well as in the moment: they get a few tries.
+# An internal error may be temporary or caused by the image, so it is retried a few times.
 _TRIES_AFTER_INTERNAL_ERRORS = 4
 
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+")
@@ -46,10 +46,10 @@ class VertexModel:
     """A hosted model; see `EmbeddingModel`.
 
     Args:
-        settings: with `endpoint` set.
+        settings: settings with an `endpoint`.
 
     Raises:
-        UsageError: the endpoint cannot be called, or its answer is no embedding.
+        UsageError: the endpoint cannot be called, or its response is not an embedding.
     """
 
     device = "a hosted endpoint"
@@ -65,7 +65,7 @@ class VertexModel:
         self._output_name = config.output_name
         self._limits = config.endpoint
         self._client = _connect(settings.endpoint, config.endpoint)
-        # One pool for all of this process's threads bounds the requests in flight.
+        # All threads of this process share one pool, which limits the concurrent requests.
         self._pool = ThreadPoolExecutor(config.endpoint.parallel_requests, "predict")
         self.best_batch_size = config.endpoint.parallel_requests
         self.input = ExampleInput(_PNG_COMPRESSION, config.size, config.bits)
@@ -75,16 +75,16 @@ class VertexModel:
         self._retry_seconds = config.endpoint.retry_seconds
 
     def fit(self, radiograph: Radiograph) -> bytes:
-        """Returns a radiograph as a serialized example around a compressed PNG."""
+        """Returns a radiograph as a serialized example with a compressed PNG."""
         example = inputs.fit(radiograph, self.input)
         assert isinstance(example, bytes)
         return example
 
     def embed(self, images: Sequence[bytes]) -> np.ndarray:
-        """Returns float32 of shape (n, embedding_size) for fitted radiographs.
+        """Returns float32 of shape (n, embedding_size) for n results of `fit`.
 
         Raises:
-            SomeFailed: at least one image got no embedding; it holds those of the others.
+            SomeFailed: at least one image failed; it contains the embeddings of the others.
         """
         groups = list(_split(images, self._limits.max_request_bytes))
         answers = self._pool.map(self._embed_group, groups)
@@ -101,7 +101,7 @@ class VertexModel:
             raise UsageError(f"{self._endpoint.name}: {failed.results[0]}") from failed
 
     def _embed_group(self, images: list[bytes]) -> list[np.ndarray | Exception]:
-        """Sends one request; returns for each image its embedding or why it has none."""
+        """Sends one request; returns the embedding or the exception of each image."""
         if len(images) == 1 and (problem := self._why_too_large(images[0])):
             return [problem]
         from google.api_core import exceptions
@@ -110,10 +110,12 @@ class VertexModel:
             return list(self._predict(images))
         except exceptions.RetryError as error:
             last = one_line(error.cause)
-            gave_up = TimeoutError(f"no answer within {self._retry_seconds:g} s; at last: {last}")
+            gave_up = TimeoutError(
+                f"no answer within {self._retry_seconds:g} s; last error: {last}"
+            )
             return [gave_up] * len(images)
         except Exception as error:
-            if len(images) > 1:  # one of them may be to blame
+            if len(images) > 1:  # a single image may have caused the error
                 return [result for image in images for result in self._embed_group([image])]
             return [error]
 
@@ -131,14 +133,14 @@ class VertexModel:
         def call() -> Any:
             return self._client.predict(
                 request=request,
-                # A dedicated endpoint wants its own id once more; others do not mind.
+                # A dedicated endpoint requires its id here; other endpoints ignore it.
                 metadata=[("x-vertex-ai-endpoint-id", self._endpoint.id)],
                 timeout=self._limits.timeout_seconds,
                 retry=None,
             )
 
         response = retry(call)()
-        # The plain protocol buffer: the client's wrappers take a call of Python for every float.
+        # The raw protocol buffer, since the client's wrappers make a Python call for every float.
         predictions = type(response).pb(response).predictions
         if len(predictions) != len(images):
             raise ValueError(f"{len(predictions)} predictions for {len(images)} images")
@@ -166,19 +168,19 @@ def _require_config(config: ModelConfig) -> None:
     for name in ("signature", "input_name", "range", "preprocessing", "pooling", "stages", "xla"):
         if getattr(config, name):
             raise UsageError(
-                f"the model config sets {name}, which means nothing at an endpoint; known there: "
+                f"the model config sets {name}, which does not apply to an endpoint; valid keys: "
                 "input.size, input.bits, output.name, output.embedding_size and [endpoint]"
             )
 
 
 def _connect(endpoint: Endpoint, config: EndpointConfig) -> Any:
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it tells of every connection that ends
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC logs every closed connection
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.aiplatform_v1.services import prediction_service
 
     address = config.address or f"{endpoint.location}-aiplatform.googleapis.com"
     if _LOOPBACK.fullmatch(address):
-        # A tunnel or a stand-in on this machine: the only place that images go to in the clear.
+        # A tunnel or a test server on this machine. Only a loopback address is called without TLS.
         import grpc  # type: ignore[import-untyped]
 
         unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -196,14 +198,14 @@ def _connect(endpoint: Endpoint, config: EndpointConfig) -> Any:
 
 
 def _may_pass() -> Callable[[Exception], bool]:
-    """Returns a judge, for one request, of which errors are worth another try."""
+    """Returns a retry predicate for one request; it counts the request's internal errors."""
     from google.api_core import exceptions
 
     passing = (
         exceptions.TooManyRequests, exceptions.ServiceUnavailable, exceptions.BadGateway,
         exceptions.GatewayTimeout, exceptions.Aborted,
     )  # fmt: skip
-    # A connection that breaks in mid-answer may show as either.
+    # A connection that breaks during a response may raise any of these.
     internal = (exceptions.InternalServerError, exceptions.Unknown, exceptions.Cancelled)
     tries = 0
 
@@ -229,7 +231,7 @@ def _request(endpoint: str, images: list[bytes]) -> Any:
 
 
 def _split(images: Sequence[bytes], limit: int) -> Iterator[list[bytes]]:
-    """Yields the images in order, as many at a time as one request may hold; at least one."""
+    """Yields groups of images in order; each fits in one request or is a single image."""
     group: list[bytes] = []
     for image in images:
         if group and _request_size([*group, image]) > limit:
@@ -245,7 +247,7 @@ def _request_size(images: list[bytes]) -> int:
 
 
 def _floats(value: Any, name: str | None) -> Iterator[float]:
-    """Yields the numbers of a prediction, row by row, whether bare or the field of a record."""
+    """Yields the numbers of a prediction, row by row; it may be a list or a field of a struct."""
     kind = value.WhichOneof("kind")
     if kind == "number_value":
         yield value.number_value
@@ -263,4 +265,4 @@ def _floats(value: Any, name: str | None) -> Iterator[float]:
             )
         yield from _floats(fields[name], None)
     else:
-        raise ValueError("the endpoint's prediction is no list of floats")
+        raise ValueError("the endpoint's prediction is not a list of floats")

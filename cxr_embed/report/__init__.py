@@ -1,1 +1,1 @@
-"""One self-contained HTML page about an output."""
+"""Builds the report: one self-contained HTML page about an output."""

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn without a script, so that they are there on paper, too."""
+"""Draws charts as inline SVG without scripts, so that they can also be printed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def histogram(
 
     Args:
         edges: shape (n + 1,), ascending.
-        heights: shape (n,), of the bars, not negative.
-        label: what is shown, in a sentence, for those who cannot see it.
-        across: says what lies along the horizontal axis.
-        up: likewise of the vertical one.
+        heights: shape (n,), heights of the bars, not negative.
+        label: description for screen readers.
+        across: title of the horizontal axis.
+        up: title of the vertical axis.
     """
     low, high = float(edges[0]), float(edges[-1])
     top = nice_ticks(0.0, float(heights.max()) or 1.0)[-1]
@@ -47,11 +47,12 @@ def histogram(
         return _TOP + height * (1 - value / top)
 
     parts = []
-    for tick in nice_ticks(0.0, top):
+    ticks = nice_ticks(0.0, top)
+    for tick, words in zip(ticks, tick_labels(ticks), strict=True):
         at = _n(y(tick))
         parts += [
             tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at, class_="grid"),
-            tag("text", plain(tick), x=_LEFT - 8, y=_n(y(tick) + 4), class_="end"),
+            tag("text", words, x=_LEFT - 8, y=_n(y(tick) + 4), class_="end"),
         ]
     for left, right, value in zip(edges, edges[1:], heights, strict=False):
         begin, end = x(float(left)), x(float(right))
@@ -60,10 +61,10 @@ def histogram(
             tag("rect", x=_n(begin + gap / 2), y=_n(y(float(value))), width=_n(end - begin - gap),
                 height=_n(_TOP + height - y(float(value))), class_="bar")
         )  # fmt: skip
-    for tick in nice_ticks(low, high):
-        if low <= tick <= high:
-            below = _HEIGHT - _BOTTOM + 17
-            parts.append(tag("text", plain(tick), x=_n(x(tick)), y=below, class_="middle"))
+    ticks = [tick for tick in nice_ticks(low, high) if low <= tick <= high]
+    for tick, words in zip(ticks, tick_labels(ticks), strict=True):
+        below = _HEIGHT - _BOTTOM + 17
+        parts.append(tag("text", words, x=_n(x(tick)), y=below, class_="middle"))
     parts.append(
         tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=_HEIGHT - _BOTTOM, y2=_HEIGHT - _BOTTOM,
             class_="axis")
@@ -80,7 +81,7 @@ def histogram(
 
 
 def share_bar(share: float) -> Html:
-    """Returns a thin bar for a cell of a table; `share` is 0..1. Numbers stand beside it."""
+    """Returns a thin bar for a table cell; `share` is 0..1. The number is in another cell."""
     width = 0.0 if share <= 0 else max(0.5, 100 * min(share, 1.0))
     return tag(
         "svg", tag("rect", width=_n(width), height=6, class_="bar"),
@@ -96,14 +97,14 @@ def scatter(
     label: str,
     is_ordered: bool = False,
 ) -> Html:
-    """Returns a map of points, which the page's script brings to life.
+    """Returns a map of points, which the page's script makes interactive.
 
     Args:
-        points: float of shape (n, 2). Units mean nothing; both axes have the same scale.
-        colours: for each point a number of a colour, -1 where it has none.
-        identifier: of the element.
-        label: what is shown, for those who cannot see it.
-        is_ordered: take the colours from dark to bright, not those that differ most.
+        points: float of shape (n, 2), without units. Both axes have the same scale.
+        colours: for each point the number of its colour, or -1 for none.
+        identifier: id of the element.
+        label: description for screen readers.
+        is_ordered: use the sequential colours from dark to bright instead of the distinct ones.
     """
     prefix = "s" if is_ordered else "c"
     radius = _POINT_RADIUS if len(points) <= _MANY_POINTS else _SMALL_RADIUS
@@ -120,7 +121,7 @@ def scatter(
 
 
 def place(points: np.ndarray) -> np.ndarray:
-    """Moves points into the map's square, keeping its proportions; float of shape (n, 2)."""
+    """Scales points into the map's square and keeps proportions; returns float (n, 2)."""
     low, high = points.min(axis=0), points.max(axis=0)
     scale = (_MAP_EDGE - 2 * _MAP_MARGIN) / (float((high - low).max()) or 1.0)
     moved = (points - (low + high) / 2) * scale
@@ -130,7 +131,7 @@ def place(points: np.ndarray) -> np.ndarray:
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Returns round numbers whose steps are 1, 2 or 5 times a power of ten.
 
-    The first is at most `low`, the last at least `high`.
+    The first one is at most `low`, and the last one is at least `high`.
     """
     span = (high - low) or abs(high) or 1.0
     rough = span / max(most - 1, 1)
@@ -140,11 +141,20 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def plain(value: float) -> str:
-    """Writes a number as people do: 12,000 or 0.35."""
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Formats ticks with as many digits as it takes to make every label different."""
+    for digits in range(4, 17):
+        labels = [_plain(tick, digits) for tick in ticks]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
+
+
+def _plain(value: float, digits: int) -> str:
+    """Formats a number: 12,000 or 0.35."""
     if value == int(value):
         return f"{int(value):,}"
-    return f"{value:.4g}"
+    return f"{value:.{digits}g}"
 
 
 def _n(value: float) -> str:

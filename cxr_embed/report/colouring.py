@@ -1,4 +1,4 @@
-"""Columns that a map can be coloured by, each as a few groups."""
+"""Groups the values of a column, to colour the points of a map."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Colours that people tell apart; the page's style has as many.
+# The number of distinct colours in the page's style.
 MOST_GROUPS = 8
 
 OTHERS = "others"
@@ -20,10 +20,10 @@ class Colouring:
     """One way to colour points.
 
     Attributes:
-        name: the column's.
-        groups: names of the groups, in the order of their colours, with counts.
-        codes: for each point the number of its group, -1 for none.
-        is_ordered: the groups are ranges of numbers, ascending.
+        name: name of the column.
+        groups: names and counts of the groups, in the order of their colours.
+        codes: for each point the number of its group, or -1 for none.
+        is_ordered: whether the groups are ascending ranges of numbers.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Colouring:
 
     @property
     def without(self) -> int:
-        """How many points have no value."""
+        """Number of points without a value."""
         return self.codes.count(-1)
 
 
 def colour(name: str, values: Sequence[str]) -> Colouring:
     """Groups a column's values.
 
-    Numbers of more than eight kinds become five ranges of about as many points each; of other
-    values the seven commonest stay, and the rest are `others`.
+    More than eight different numbers become five ranges of about equal counts. Of more than eight
+    other values, the seven most common are kept and the rest become `others`.
 
     Args:
-        name: the column's.
-        values: one for each point, empty where there is none.
+        name: name of the column.
+        values: one for each point; empty for no value.
     """
     kinds = Counter(value for value in values if value)
     if len(kinds) <= MOST_GROUPS:
@@ -59,7 +59,7 @@ def colour(name: str, values: Sequence[str]) -> Colouring:
 
 
 def _in_order(kinds: Counter[str]) -> list[str]:
-    """Sorts numbers as numbers, and names by how common they are."""
+    """Sorts numbers by value, and names by frequency."""
     numbers = {kind: _number(kind) for kind in kinds}
     if all(math.isfinite(number) for number in numbers.values()):
         return sorted(kinds, key=lambda kind: numbers[kind])

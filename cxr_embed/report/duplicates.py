@@ -1,4 +1,4 @@
-"""Images whose embeddings are the same, or nearly: found exactly, or among a sample, as it fits."""
+"""Finds images with identical or nearly identical embeddings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from cxr_embed.embeddings import neighbours as search
 
-# Comparisons that are made at most; 20,000 embeddings with all others, a minute on two cores.
+# Maximum number of comparisons: 20,000 embeddings with all others take a minute on two cores.
 MOST_COMPARISONS = 400_000_000
 
-# Neighbours looked at of each embedding: copies beyond these are found through one another.
+# Neighbours per embedding. Groups with more copies are found by joining their pairs.
 NEIGHBOURS = 5
 
 
@@ -21,10 +21,10 @@ class Closeness:
     """The nearest neighbours of all embeddings, or of a sample of them.
 
     Attributes:
-        rows: int64 of shape (q,): whose neighbours these are, ascending.
-        neighbours: the nearest of each among all embeddings, itself left out; cosines around the
-            mean of all.
-        total: how many embeddings there are.
+        rows: int64 of shape (q,): the rows of the queries, ascending.
+        neighbours: the nearest neighbours of each query among all other embeddings; cosines after
+            subtracting the mean of all.
+        total: number of embeddings.
     """
 
     rows: np.ndarray
@@ -33,12 +33,12 @@ class Closeness:
 
     @property
     def is_sample(self) -> bool:
-        """Whether not every embedding's neighbours were looked for."""
+        """Whether only a sample of the embeddings was compared."""
         return len(self.rows) < self.total
 
     @property
     def mean_similarities(self) -> np.ndarray:
-        """Mean cosine of each to its neighbours, float32 of shape (q,)."""
+        """Mean cosine of each query to its neighbours, float32 of shape (q,)."""
         found = self.neighbours.similarities
         return found.mean(axis=1) if found.shape[1] else np.zeros(len(found), np.float32)
 
@@ -46,14 +46,14 @@ class Closeness:
 def find_closest(values: np.ndarray, centre: np.ndarray, seed: int = 0) -> Closeness:
     """Finds each embedding's nearest neighbours, exactly.
 
-    Embeddings of one model share a large common part, which would make all cosines nearly 1, so
-    that it is taken off first. Where all comparisons would be too many, a seeded sample is compared
-    with all.
+    The mean of all embeddings is subtracted first: embeddings of one model have a large common
+    part, which makes all cosines nearly 1. If the number of comparisons exceeds `MOST_COMPARISONS`,
+    a seeded random sample is compared with all embeddings.
 
     Args:
         values: float32 of shape (n, d).
-        centre: the mean of all.
-        seed: of the sample.
+        centre: float32 of shape (d,), the mean of all.
+        seed: seed of the sample.
     """
     total = len(values)
     queries = min(total, max(1, MOST_COMPARISONS // max(total, 1)))
@@ -68,14 +68,14 @@ def find_closest(values: np.ndarray, centre: np.ndarray, seed: int = 0) -> Close
 
 @dataclass(frozen=True)
 class Group:
-    """Embeddings that are close to one another, by row, and the lowest cosine that links them."""
+    """Rows of embeddings that are close to one another, and the lowest cosine of a joined pair."""
 
     rows: list[int]
     similarity: float
 
 
 def identical_rows(values: np.ndarray) -> list[list[int]]:
-    """Returns groups of rows that are the same to the last bit, however many rows there are."""
+    """Returns groups of rows that are equal to the last bit; all rows are compared."""
     rows_of: dict[int, list[int]] = {}
     for row, embedding in enumerate(values):
         rows_of.setdefault(hash(embedding.tobytes()), []).append(row)
@@ -86,12 +86,12 @@ def identical_rows(values: np.ndarray) -> list[list[int]]:
 def group_duplicates(
     closeness: Closeness, least_similarity: float, identical: Iterable[list[int]] = ()
 ) -> list[Group]:
-    """Joins all pairs that are at least so similar into groups, the most similar first.
+    """Joins all similar pairs into groups, sorted by decreasing similarity.
 
     Args:
-        closeness: who is near to whom.
-        least_similarity: the lowest cosine of a pair.
-        identical: rows that belong together in any case.
+        closeness: the nearest neighbours.
+        least_similarity: minimum cosine of a pair.
+        identical: groups of rows that are always joined.
     """
     found = closeness.neighbours
     parents: dict[int, int] = {}

@@ -1,7 +1,7 @@
-"""What the headers of a sample of images say: which kinds there are, and how many of each.
+"""Counts the values of header elements in a sample of images.
 
-Only what every radiograph has, and nothing that tells who or where: no makers, no dates, no names.
-Text is counted only where it is one of the terms that the standard defines.
+The elements identify neither a patient nor a place: no manufacturers, dates or names. Text is
+counted only if it is one of the standard's defined terms (PS3.3).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
 VIEW = "View Position"
 
-# What is counted, in the order shown.
+# The counted properties, in the order of the report.
 PROPERTIES = (
     "File type", "Modality", VIEW, "Photometric Interpretation", "Bits Stored",
     "Greyscale transformation", "Compression",
@@ -39,10 +39,10 @@ _KEYWORDS = (*_TERMS.values(), "BitsStored", "WindowCenter", "WindowWidth", "VOI
 
 
 def describe_header(data: bytes) -> dict[str, str]:
-    """Returns what one file's header says, by the names in `PROPERTIES`.
+    """Returns the values of one file's header, by the names in `PROPERTIES`.
 
     Args:
-        data: the whole file. Of PNG and JPEG there is just the file type.
+        data: the whole file. PNG and JPEG files have only a file type.
     """
     kind = file_types.sniff(data)
     if kind == "gzip":
@@ -62,12 +62,12 @@ def describe_header(data: bytes) -> dict[str, str]:
             "Greyscale transformation": _transformation(dataset),
             "Compression": UID(syntax).name if syntax in UID_dictionary else UNDEFINED,
         }
-    except Exception:  # damaged elements raise anything; the run's tables say what became of it
+    except Exception:  # damaged elements may raise any exception; the run tables have the reason
         return {"File type": "DICOM"}
 
 
 def count(headers: Iterable[Mapping[str, str]]) -> dict[str, list[tuple[str, int]]]:
-    """Returns for each property its values and how many images have them, most common first."""
+    """Returns for each property its values and their numbers of images, most common first."""
     counters: dict[str, Counter[str]] = {name: Counter() for name in PROPERTIES}
     for header in headers:
         for name, value in header.items():

@@ -1,4 +1,4 @@
-"""Two-dimensional maps of embeddings: principal components always, UMAP where it is installed."""
+"""Computes two-dimensional maps of embeddings: principal components, and UMAP if installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_embed.embeddings.neighbours import mean
 
-# Rows that the axes are fitted to; 164 MB of 4,096 floats.
+# Maximum number of rows for the fit: 164 MB with 4,096 floats.
 _MOST_ROWS = 10_000
 
 _COMPONENTS = 50
@@ -25,13 +25,13 @@ LEAST_FOR_UMAP = 20
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """The directions in which embeddings differ most.
+    """The principal components of embeddings.
 
     Attributes:
         centre: float32 of shape (d,), the mean of all embeddings.
-        axes: float32 of shape (c, d), of length 1, the most important first.
-        shares: float64 of shape (c,): share of the variance along each.
-        rows: how many embeddings they were fitted to.
+        axes: float32 of shape (c, d), unit vectors, sorted by decreasing variance.
+        shares: float64 of shape (c,): share of the variance of each axis.
+        rows: number of embeddings in the fit.
     """
 
     centre: np.ndarray
@@ -47,12 +47,12 @@ class PrincipalComponents:
 def principal_components(values: np.ndarray, seed: int = 0) -> PrincipalComponents:
     """Finds up to 50 principal components.
 
-    They are fitted to a seeded sample of 10,000 where there are more, by subspace iteration (Halko,
-    Martinsson and Tropp 2011, algorithm 4.4), which never builds a d by d matrix.
+    At most 10,000 embeddings, a seeded sample, are used for the fit. The algorithm is subspace
+    iteration (Halko, Martinsson and Tropp 2011, algorithm 4.4), which needs no d by d matrix.
 
     Args:
         values: float32 of shape (n, d), n at least 1.
-        seed: of the sample and of the first guess.
+        seed: seed of the sample and of the initial basis.
     """
     random = np.random.default_rng(seed)
     centre = mean(values)
@@ -68,7 +68,8 @@ def principal_components(values: np.ndarray, seed: int = 0) -> PrincipalComponen
         basis = np.linalg.qr(moved.T @ np.linalg.qr(moved @ basis)[0])[0]
     _, singular, inner = np.linalg.svd(moved @ basis, full_matrices=False)
     axes = (inner @ basis.T)[:wanted]
-    # Either end of an axis may point up: the largest weight decides, so that maps can be compared.
+    # The sign of an axis is arbitrary. Its largest weight is made positive, so that maps of several
+    # runs can be compared.
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, np.newaxis], axis=1)
     axes = axes * np.where(largest < 0, -1, 1).astype(np.float32)
     shares = singular[:wanted].astype(np.float64) ** 2 / (total or 1.0)
@@ -84,18 +85,18 @@ def umap(coordinates: np.ndarray, seed: int = 0) -> np.ndarray:
     """Returns UMAP's two coordinates, float32 of shape (n, 2).
 
     Args:
-        coordinates: float32 of shape (n, c), n at least `LEAST_FOR_UMAP`: principal components.
-        seed: the same one gives the same map on the same machine.
+        coordinates: float32 of shape (n, c), principal components; n is at least `LEAST_FOR_UMAP`.
+        seed: the same seed gives the same map on the same machine.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed keeps it to one thread is what we want
+        warnings.simplefilter("ignore")  # UMAP warns that a seed disables its threads
         neighbours = min(_UMAP_NEIGHBOURS, len(coordinates) - 1)
         reducer = _import_umap()(n_neighbors=neighbours, random_state=seed)
         return cast(np.ndarray, reducer.fit_transform(coordinates)).astype(np.float32)
 
 
 def _import_umap() -> Any:
-    """Returns the class UMAP without TensorFlow, which its package loads for a variant of it."""
+    """Returns the class UMAP without importing TensorFlow, which only a variant of it needs."""
     variant = "umap.parametric_umap"
     if "umap" in sys.modules:
         return sys.modules["umap"].UMAP

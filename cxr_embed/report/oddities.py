@@ -1,7 +1,7 @@
-"""Images that look wrong: by simple statistics of their pixels, and by their embeddings.
+"""Finds images that may be wrong, by statistics of their pixels and by their embeddings.
 
-Nothing here is sure. Pixels are compared with the collection's own average picture, so what most
-images look like counts as right, whatever it is.
+The results are guesses. Pictures are compared with the median picture of the collection, so the
+majority counts as correct.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import cast
 import cv2
 import numpy as np
 
-# Stable codes: scripts may look for them. Words for people are beside them.
+# Stable codes, which scripts may match, and their meanings.
 ODDITIES = {
-    "blank": "nearly all pixels are of one brightness",
+    "blank": "nearly all pixels have the same brightness",
     "inverted": "looks like the average picture only with black and white swapped",
     "rotated_90": "looks like the average picture once turned clockwise by 90 degrees",
     "rotated_180": "looks like the average picture once turned clockwise by 180 degrees",
     "rotated_270": "looks like the average picture once turned clockwise by 270 degrees",
-    "far": "its embedding is far from those of all other images",
+    "far": "the embedding is far from those of all other images",
 }
 
-# An average of fewer pictures is a picture of somebody.
+# With fewer pictures, the median picture depends too much on single images.
 LEAST_PICTURES = 12
 
-# Fewer embeddings have no usual distance to their neighbours.
+# With fewer embeddings, the usual distance to the neighbours cannot be estimated.
 LEAST_EMBEDDINGS = 20
 
 _EDGE = 32
@@ -39,11 +39,11 @@ _FAR_DEVIATIONS = 4.0
 
 @dataclass(frozen=True)
 class Likeness:
-    """How much a picture is like the average one as it is, turned, and inverted: correlations.
+    """Correlations of a picture with the average picture.
 
     Attributes:
-        upright: as it is; negative where dark and bright are swapped.
-        turned: after (1, 2, 3) quarter turns clockwise.
+        upright: without rotation; negative if dark and bright are swapped.
+        turned: after 1, 2 and 3 clockwise quarter turns.
     """
 
     upright: float
@@ -51,13 +51,13 @@ class Likeness:
 
 
 def pixel_oddities(pictures: Mapping[int, np.ndarray]) -> dict[int, list[str]]:
-    """Finds pictures that are blank, or look inverted or rotated beside the others.
+    """Finds pictures that are blank, or look inverted or rotated compared with the others.
 
     Args:
-        pictures: uint8 of shape (rows, columns), by any number.
+        pictures: uint8 of shape (rows, columns), by any key.
 
     Returns:
-        Codes for those pictures that have any; keys of `ODDITIES`.
+        Keys of `ODDITIES` for each picture that has any.
     """
     found = {key: ["blank"] for key, picture in pictures.items() if is_blank(picture)}
     patterns = {key: _pattern(p) for key, p in pictures.items() if key not in found}
@@ -72,7 +72,7 @@ def pixel_oddities(pictures: Mapping[int, np.ndarray]) -> dict[int, list[str]]:
 
 
 def is_blank(picture: np.ndarray) -> bool:
-    """Whether nearly all pixels of an 8-bit picture are within a few levels of the commonest."""
+    """Whether nearly all pixels of an 8-bit picture are near the most common grey level."""
     counts = np.bincount(picture.ravel(), minlength=256)
     mode = int(counts.argmax())
     near = counts[max(0, mode - _BLANK_SPREAD) : mode + _BLANK_SPREAD + 1].sum()
@@ -80,7 +80,7 @@ def is_blank(picture: np.ndarray) -> bool:
 
 
 def likeness(pattern: np.ndarray, average: np.ndarray) -> Likeness:
-    """Correlates a square pattern with the average one, both of mean 0 and deviation 1."""
+    """Correlates a square pattern with the average pattern, both with mean 0 and deviation 1."""
     upright, *turned = (float((np.rot90(pattern, -k) * average).mean()) for k in range(4))
     return Likeness(upright, (turned[0], turned[1], turned[2]))
 
@@ -105,13 +105,13 @@ def _standardised(pattern: np.ndarray) -> np.ndarray:
 
 
 def far_from_others(similarities: np.ndarray) -> np.ndarray:
-    """Tells which embeddings are unusually unlike even their nearest neighbours.
+    """Finds embeddings that are unusually far from their nearest neighbours.
 
     Args:
-        similarities: float of shape (n,): of each embedding the mean cosine to its nearest.
+        similarities: float of shape (n,): mean cosine of each embedding to its neighbours.
 
     Returns:
-        bool of shape (n,): those more than 4 robust standard deviations below the median.
+        bool of shape (n,): whether it is over 4 robust standard deviations below the median.
     """
     if len(similarities) < LEAST_EMBEDDINGS:
         return np.zeros(len(similarities), bool)

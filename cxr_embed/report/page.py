@@ -1,7 +1,7 @@
-"""Self-contained HTML: text that cannot become markup, and the frame around every page.
+"""Writes self-contained HTML pages, and escapes all text in them.
 
-A page asks for nothing: styles, script and pictures are inside it, and its content security policy
-forbids the rest, scripts that anybody might smuggle into a path included.
+A page loads nothing: styles, script and pictures are inside it. Its content security policy forbids
+all other content, including scripts injected through a file name.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _VOID = frozenset(("br", "hr", "img", "input", "link", "meta"))
 
 
 class Html(str):
-    """Text that is HTML already; any other text is escaped on its way into a page."""
+    """Text that is already HTML. All other text is escaped when it is added to a page."""
 
     __slots__ = ()
 
 
 def escaped(content: object) -> Html:
-    """Returns anything as HTML: text escaped, `Html` as it is, lists one after the other."""
+    """Returns content as HTML: text is escaped, `Html` is unchanged, lists are concatenated."""
     if isinstance(content, Html):
         return content
     if isinstance(content, list | tuple):
         return Html("".join(escaped(part) for part in content))
-    # Names of files may hold bytes that are no text at all.
+    # File names may contain bytes that are not valid text.
     text = str(content).encode("utf-8", "replace").decode()
     return Html(html.escape("".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)))
 
@@ -37,10 +37,10 @@ def tag(name: str, /, *content: object, **attributes: object) -> Html:
     """Returns an element.
 
     Args:
-        name: its name.
-        *content: what is in it; see `escaped`.
-        **attributes: their values, escaped. `class_` is class, other underscores are hyphens; None
-            and False leave an attribute out, True gives it no value.
+        name: name of the element.
+        *content: its content; see `escaped`.
+        **attributes: attribute values, which are escaped. `class_` becomes class, and other
+            underscores become hyphens. None and False omit an attribute, True omits its value.
     """
     parts = [name]
     for key, value in attributes.items():
@@ -63,11 +63,11 @@ def table(
     """Returns a table with a caption; the first cell of each row is its heading.
 
     Args:
-        caption: says what it shows.
+        caption: the caption.
         headings: one for each column.
         rows: cells, see `escaped`.
-        numeric: columns that are set flush right.
-        class_: of the table.
+        numeric: numbers of the right-aligned columns.
+        class_: CSS class of the table.
     """
     align = ["number" if column in numeric else None for column in range(len(headings))]
     head = [tag("th", h, scope="col", class_=a) for h, a in zip(headings, align, strict=True)]
@@ -84,12 +84,12 @@ def table(
 
 
 def data_uri(data: bytes, media_type: str = "image/jpeg") -> str:
-    """Returns a file as a URI that holds it whole."""
+    """Returns a file as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def data_block(identifier: str, data: Any) -> Html:
-    """Returns JSON for the page's script; no text in it can end the element."""
+    """Returns JSON for the page's script, escaped so that no text can end the element."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -100,8 +100,8 @@ def document(title: str, *body: object) -> bytes:
     """Returns a whole page.
 
     Args:
-        title: of the window.
-        *body: what is in it, see `escaped`.
+        title: title of the page.
+        *body: content of the page, see `escaped`.
     """
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
@@ -120,13 +120,13 @@ def document(title: str, *body: object) -> bytes:
         tag("link", rel="icon", href="data:,"),
         Html(f"<style>{style}</style>"),
     )
-    # After the content, so that it finds what it works on.
+    # The script follows the content that it uses.
     page = tag("html", head, tag("body", *body, Html(f"<script>{script}</script>")), lang="en")
     return f"<!doctype html>\n{page}\n".encode()
 
 
 def theme_button() -> Html:
-    """Returns the button that switches between light and dark; the script shows it."""
+    """Returns the button for light and dark mode; it is hidden without the script."""
     return tag("button", "Dark", type="button", id="theme", class_="quiet", hidden=True)
 
 

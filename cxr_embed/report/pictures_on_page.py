@@ -1,4 +1,4 @@
-"""Pictures of radiographs on a page, each held once at the least, or a word where there is none."""
+"""Adds pictures of radiographs to a page, or the reason why a picture is missing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ NOT_LOOKED_AT = "not looked at"
 
 
 class Pictures:
-    """Hands out the pictures of one page.
+    """The pictures of one page.
 
     Args:
-        looks: by row.
+        looks: looks by row.
         ids: dicom ids by row.
-        paths: of the images, by row.
+        paths: paths of the images by row.
     """
 
     def __init__(self, looks: Mapping[int, Look], ids: Sequence[str], paths: Sequence[str]) -> None:
@@ -25,11 +25,11 @@ class Pictures:
         self._placed: dict[int, str] = {}
 
     def has(self, row: int) -> bool:
-        """Whether there is a picture of it."""
+        """Whether a row has a picture."""
         return row in self._looks and self._looks[row].picture is not None
 
     def image(self, row: int) -> Html:
-        """Returns a picture in a square, with its path on hovering."""
+        """Returns a picture in a square; its tooltip is the path."""
         name, path = self._ids[row], self._paths[row]
         look = self._looks.get(row, Look(problem=NOT_LOOKED_AT))
         if look.picture is None:
@@ -41,7 +41,7 @@ class Pictures:
         if row not in self._encoded:
             self._encoded[row] = data_uri(look.jpeg)
         identifier = None
-        if row not in self._placed:  # the map's script finds it there
+        if row not in self._placed:  # the map's script uses the first copy
             identifier = self._placed[row] = f"picture-{row}"
         height, width = look.picture.shape
         picture = tag(
@@ -51,21 +51,21 @@ class Pictures:
         return tag("span", picture, class_="cell")
 
     def figure(self, row: int, *notes: object) -> Html:
-        """Returns a picture with its id and further lines below."""
+        """Returns a picture with its id and further lines as caption."""
         lines = [tag("span", note, class_="note") for note in notes]
         name = tag("span", self._ids[row], class_="name", title=self._paths[row])
         return tag("figure", self.image(row), tag("figcaption", name, *lines))
 
     def identifier(self, row: int) -> str:
-        """Returns the id of the element that holds a picture; empty where none does."""
+        """Returns the id of the element with a picture; empty if the page has none."""
         return self._placed.get(row, "")
 
 
 def wall(cells: Sequence[Html]) -> Html:
-    """Returns pictures side by side, close together."""
+    """Returns pictures in a dense grid."""
     return tag("div", *cells, class_="wall")
 
 
 def gallery(figures: Sequence[object]) -> Html:
-    """Returns pictures with captions, side by side."""
+    """Returns pictures with captions in a grid."""
     return tag("div", *(escaped(figure) for figure in figures), class_="gallery")

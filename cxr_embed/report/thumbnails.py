@@ -1,4 +1,4 @@
-"""A second look at some of the images: small pictures as the run rendered them, and headers."""
+"""Reads images again for the report: small pictures in the run's rendering, and headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cxr_embed.imaging.drawing import shrink, to_8_bit
 from cxr_embed.imaging.image_files import read_image
 from cxr_embed.report.header_statistics import describe_header
 
-# Longer side in pixels: twice what pages show them at, for screens with fine pixels.
+# Longer side in pixels: twice the displayed size, for high-resolution screens.
 EDGE = 192
 
 _JPEG_QUALITY = 78
@@ -26,12 +26,12 @@ GONE = "file is gone"
 
 @dataclass(frozen=True)
 class Look:
-    """What a second look at one image found.
+    """The picture and the header of one image.
 
     Attributes:
-        picture: uint8 of shape (rows, columns), its longer side `EDGE`; None where there is none.
-        problem: why not, in a few words.
-        header: as `header_statistics.describe_header` gives it.
+        picture: uint8 of shape (rows, columns), the longer side is `EDGE`; None if unavailable.
+        problem: short reason why there is no picture.
+        header: result of `header_statistics.describe_header`.
     """
 
     picture: np.ndarray | None = None
@@ -45,12 +45,12 @@ class Look:
 
 
 def look_at(path: str, rendering: str = "cxr_foundation") -> Look:
-    """Reads one image again. It never raises: whatever keeps it from being shown is told."""
+    """Reads one image. It does not raise for an unusable image; `problem` has the reason."""
     try:
         data = storage.read_bytes(path)
     except FileNotFoundError:
         return Look(problem=GONE)
-    except (OSError, ValueError):  # a name that cannot be one of a file
+    except (OSError, ValueError):  # ValueError: not a valid file name
         return Look(problem="cannot be read")
     header = describe_header(data)
     try:
@@ -66,13 +66,13 @@ def look_at_all(
     threads: int,
     watch: Callable[[Iterator[Look]], Iterator[Look]] = lambda looks: looks,
 ) -> list[Look]:
-    """Looks at many images, some at a time.
+    """Reads many images in parallel.
 
     Args:
-        paths: of the images.
+        paths: paths of the images.
         rendering: `cxr_foundation` or `dicom`.
-        threads: how many at a time. Compressed pixels are decoded in processes of their own.
-        watch: shows progress while it hands the looks on.
+        threads: number of threads. Compressed pixels are decoded in separate processes.
+        watch: yields the looks and displays progress.
     """
     with ThreadPoolExecutor(threads) as pool:
         return list(watch(pool.map(lambda path: look_at(path, rendering), paths)))

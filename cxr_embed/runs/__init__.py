@@ -1,1 +1,1 @@
-"""A run of the main job: its plan, its execution, and the tables that it leaves behind."""
+"""Plans and executes a run of the main job, and writes its tables and manifest."""

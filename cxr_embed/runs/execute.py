@@ -1,4 +1,4 @@
-"""Carries out a plan: runs the graph, and leaves tables and a manifest whatever ends it."""
+"""Executes a plan: runs the Beam graph, then writes the run's tables and manifest."""
 
 from __future__ import annotations
 
@@ -34,27 +34,28 @@ if TYPE_CHECKING:
     from cxr_embed.pipeline.graph import GraphSettings
     from cxr_embed.pipeline.launch import Metrics
 
-# What the manifest takes, and a row of the tables without its path, with some to spare.
+# Upper estimates of the size of a manifest and of a table row without its path.
 _MANIFEST_BYTES, _ROW_BYTES = 64 << 10, 400
 
-# Shows progress while images are embedded; gets the counts and the number of images.
+# Displays progress while images are embedded. Receives the counts and the number of images.
 Watch = Callable[[Progress, int], AbstractContextManager[None]]
 
 
 @dataclass
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        folder: where the tables and the manifest are.
+        folder: folder of the tables and the manifest.
         counts: images `found`, `embedded`, `already_there`, `not_attempted`.
         skipped: images by reason.
         failed: images by reason.
-        seconds: wall time of the graph, model loading left out.
+        seconds: wall time of the graph without model loading.
         ended: why the run ended: `done`, `handed_over`, `interrupted`, `max_failures`,
             `machine_fault` or `error`.
-        error: the exception that ended it, if any.
-        handed_over: where the images went if nobody here waits for them: a template, or a job.
+        error: the exception that ended the run, if any.
+        handed_over: the template or the job that received the images, if this process does not
+            wait for them.
     """
 
     folder: str
@@ -68,24 +69,24 @@ class Result:
 
     @property
     def images_per_second(self) -> float:
-        """Images that have an outcome, whichever, a second."""
+        """Images with an outcome of any kind per second."""
         ended = self.counts["embedded"] + sum(self.failed.values()) + sum(self.skipped.values())
         return ended / self.seconds if self.seconds else 0.0
 
 
 def execute(plan: Plan, log: Log, watch: Watch) -> Result:
-    """Carries out a plan.
+    """Executes a plan.
 
     Args:
-        plan: what to do.
+        plan: the plan.
         log: logs one line for the user.
-        watch: shows progress.
+        watch: displays progress.
 
     Returns:
-        What came of it, a run that broke included; tables and manifest are written.
+        The result, also of a run that ended with an error. Tables and manifest are written.
 
     Raises:
-        UsageError: the model cannot be used. Nothing has been written then.
+        UsageError: the model cannot be used. Nothing has been written in this case.
         MachineFault: tables or manifest cannot be written.
     """
     job = plan.job
@@ -97,7 +98,7 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
     metrics: Metrics | None = None
     reserve = contextlib.ExitStack()
     if plan.todo:
-        # Held until the end, so that the graph's workers in this process need not load it again.
+        # This reference keeps the model loaded for the graph's workers in this process.
         model = _load_model(plan, conditions, log)
         reserve.enter_context(_reserved_space(plan))
         _prepare_output(plan)
@@ -105,7 +106,7 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
         del model
     reserve.close()
     try:
-        _graph_tables(plan).flush()  # a bundle that failed has not stored its last rows
+        _graph_tables(plan).flush()  # a failed bundle has not stored its last rows
         if plan.checked:
             resume.write_checked(plan.folder, plan.checked)
         if result.handed_over:
@@ -113,7 +114,7 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
         else:
             merged = tables.merge(files_of(plan.folder))
             if not merged.total and metrics is not None and not job.is_local:
-                # A service that keeps its workers' files elsewhere still counts.
+                # The shards are not visible here, but the service reports its counters.
                 merged = tables.Counts.from_counters(metrics.counters)
             result.counts = _counts(plan, merged)
             result.skipped, result.failed = merged.skipped, merged.failed
@@ -121,7 +122,7 @@ def execute(plan: Plan, log: Log, watch: Watch) -> Result:
                 result.ended = "max_failures"  # workers elsewhere stopped the run
         write_manifest(plan.folder, make_manifest(plan, result, metrics, conditions))
     except (OSError, MachineFault) as error:
-        if result.error is not None:  # the same fault ended the run, and says more
+        if result.error is not None:  # the same fault ended the run, with more detail
             return result
         raise MachineFault(f"{plan.folder} cannot be written: {one_line(error)}") from error
     return result
@@ -137,7 +138,7 @@ def _counts(plan: Plan, found: tables.Counts) -> dict[str, int]:
 
 
 def _load_model(plan: Plan, conditions: Conditions, log: Log) -> object:
-    """Loads the model, or reads its signature where only workers elsewhere load it."""
+    """Loads the model, or reads only its signature if remote workers load it."""
     from cxr_embed.models.sharing import shared
     from cxr_embed.pipeline.threads import reading_threads  # Beam takes seconds to import
 
@@ -160,12 +161,12 @@ def _load_model(plan: Plan, conditions: Conditions, log: Log) -> object:
 
 
 def worker_settings(plan: Plan) -> models.ModelSettings:
-    """Returns the model's settings as workers get them: they refuse another model's content."""
+    """Returns the model settings for workers, which reject a model with other content."""
     return plan.job.model.with_content(plan.fingerprint["model_sha256"])
 
 
 def _check_model(plan: Plan, model: models.EmbeddingModel | Outline) -> int:
-    """Checks the loaded model against output and flags; returns the batch size."""
+    """Checks the loaded model against the output and the flags; returns the batch size."""
     job = plan.job
     if plan.embedding_size not in (None, model.embedding_size):
         raise UsageError(
@@ -195,7 +196,10 @@ def _describe(plan: Plan, model: models.EmbeddingModel | Outline, conditions: Co
 
 
 def _prepare_output(plan: Plan) -> None:
-    """Removes old records, then writes the fingerprint: in this order a kill mixes nothing."""
+    """Removes old records, then writes the fingerprint.
+
+    In this order, a run that is killed never leaves old records beside a new fingerprint.
+    """
     output_path = plan.job.output_path
     assert plan.embedding_size is not None
     try:
@@ -209,9 +213,9 @@ def _prepare_output(plan: Plan) -> None:
 
 
 def _reserved_space(plan: Plan) -> contextlib.AbstractContextManager[Any]:
-    """Keeps space on the output's disk for tables and manifest, should records fill it.
+    """Reserves disk space for tables and manifest, in case records fill the output's disk.
 
-    It is a file without a name, so that nothing is left of it, whatever ends the process.
+    The reserved file has no name, so the operating system removes it when the process ends.
     """
     if storage.is_remote(plan.folder) or not hasattr(os, "posix_fallocate"):
         return contextlib.nullcontext()
@@ -236,7 +240,7 @@ def _reserved_space(plan: Plan) -> contextlib.AbstractContextManager[Any]:
 def _run(
     plan: Plan, conditions: Conditions, result: Result, log: Log, watch: Watch
 ) -> Metrics | None:
-    """Runs the graph; notes in `result` how it ended."""
+    """Runs the graph and records in `result` how it ended."""
     from cxr_embed.pipeline import launch  # Beam takes seconds to import
 
     job = plan.job
@@ -252,7 +256,7 @@ def _run(
             )  # fmt: skip
             metrics, result.handed_over = ended.metrics, ended.handed_over
             result.ended = "handed_over" if ended.handed_over else "done"
-        except KeyboardInterrupt as error:  # a job elsewhere goes on
+        except KeyboardInterrupt as error:  # a remote job continues
             result.ended, result.error = "interrupted", error
         except Exception as error:
             result.error = error
@@ -278,7 +282,7 @@ def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
         model=worker_settings(plan),
         output_path=job.output_path,
         tables=_graph_tables(plan),
-        # Workers elsewhere have other cores and other devices than this machine.
+        # Remote workers have other cores and other devices than this machine.
         batch_size=conditions.batch_size if job.is_local else job.batch_size,
         read_threads=conditions.decode_threads if job.is_local else job.decode_threads,
         file_type=job.file_type,
@@ -292,7 +296,7 @@ def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
 
 
 def _follow(progress: Progress, counters: dict[str, int]) -> bool:
-    """Takes over a remote job's counters; returns whether the job may go on."""
+    """Copies a remote job's counters; returns whether the job may continue."""
     found = tables.Counts.from_counters(counters)
     progress.set_counts(
         {

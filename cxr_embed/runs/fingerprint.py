@@ -1,4 +1,7 @@
-"""Everything that changes the numbers, in one place, so that no output ever mixes two of them."""
+"""The fingerprint of a run: all settings and versions that change embeddings.
+
+An output holds records of one fingerprint only.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def make_fingerprint(
 
     Args:
         model_sha256: hash of the model's content, or the name of a hosted model.
-        model_config: the model config as parsed, or None where everything was inferred.
+        model_config: the parsed model config, or None if everything was inferred.
         rendering: `cxr_foundation` or `dicom`.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
         engine: `tensorflow`, `openvino` or `vertex`.
@@ -54,7 +57,7 @@ def make_fingerprint(
 
 
 def _software(engine: str) -> Fingerprint:
-    """Returns the part of a fingerprint that this process's packages decide."""
+    """Returns the part of a fingerprint that depends on the installed packages."""
     return {
         "preprocessing_version": PREPROCESSING_VERSION,
         "resize": f"opencv {importlib.metadata.version('opencv-python-headless')}",
@@ -64,13 +67,13 @@ def _software(engine: str) -> Fingerprint:
 
 
 def package_version(name: str) -> str:
-    """Returns the version of a package, whatever name it was installed under.
+    """Returns the version of a package, which may be published under several names.
 
     Args:
-        name: the name it is imported by.
+        name: the import name.
 
     Returns:
-        The version; `ABSENT` where it is not installed.
+        The version; `ABSENT` if the package is not installed.
     """
     for distribution in _DISTRIBUTIONS.get(name, (name,)):
         try:
@@ -84,13 +87,13 @@ def package_version(name: str) -> str:
 
 
 def require_same_software(expected: Fingerprint) -> None:
-    """Stops a worker whose packages would give other numbers than the launcher's.
+    """Stops a worker whose packages would give other embeddings than the launcher's.
 
-    A decoder that only one of them has counts, too: the output would not record which decoder made
-    a record, or an image would fail on one worker and not on another.
+    A decoder that is installed on only one of the two is a difference: either the output would not
+    record which decoder read an image, or the image would fail on some workers only.
 
     Raises:
-        MachineFault: they differ; the message names the keys.
+        MachineFault: the packages differ. The message names the keys.
     """
     here = expected | _software(expected["engine"])
     changed = differences(expected, here, absent_matters=True)
@@ -102,13 +105,13 @@ def require_same_software(expected: Fingerprint) -> None:
 
 
 def differences(old: Fingerprint, new: Fingerprint, *, absent_matters: bool = False) -> list[str]:
-    """Returns the keys in which two fingerprints differ, nested ones as `decoders.pillow`.
+    """Returns the keys in which two fingerprints differ; nested keys as `decoders.pillow`.
 
     Args:
-        old: one of them.
-        new: the other.
-        absent_matters: whether a package that only one of them has is a difference. Between two
-            runs it changes no number: without a decoder, its images fail.
+        old: a fingerprint.
+        new: the other fingerprint.
+        absent_matters: whether a package that is absent from one of them is a difference. Between
+            two runs it changes no embedding, since images without a decoder fail.
     """
     found = []
     for key in sorted({*old, *new}):
@@ -122,9 +125,10 @@ def differences(old: Fingerprint, new: Fingerprint, *, absent_matters: bool = Fa
 
 
 def merged(old: Fingerprint, new: Fingerprint) -> Fingerprint:
-    """Returns what an output says after a run that differs from it only in what is absent.
+    """Merges the fingerprints of an output and of a run that differ only in absent packages.
 
-    What was absent and is present now is added; what is absent now stays as it was.
+    Packages that were absent and are present now are added. Packages that are absent now keep
+    their old version.
     """
     result = dict(old)
     for key, value in new.items():
@@ -138,11 +142,11 @@ def merged(old: Fingerprint, new: Fingerprint) -> Fingerprint:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What `_embedding_config.json` says of an output.
+    """The content of an output's `_embedding_config.json`.
 
     Attributes:
-        fingerprint: how its records were made.
-        embedding_size: floats in each of them.
+        fingerprint: fingerprint of the output's records.
+        embedding_size: number of floats in each record.
     """
 
     fingerprint: Fingerprint
@@ -150,10 +154,10 @@ class OutputConfig:
 
 
 def read_output_config(output_path: str) -> OutputConfig | None:
-    """Returns how an output was made, or None where it does not say.
+    """Reads an output's `_embedding_config.json`; returns None if it does not exist.
 
     Raises:
-        UsageError: the file is there and cannot be read or understood.
+        UsageError: the file exists and cannot be read or parsed.
     """
     path = storage.join(output_path, CONFIG_NAME)
     try:

@@ -1,4 +1,4 @@
-"""The folder that each run leaves in its output: `_runs/<UTC time>-<short id>/`."""
+"""The folder of a run inside its output: `_runs/<UTC time>-<short id>/`."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from cxr_embed.elements import RUNS_FOLDER
 
 MANIFEST = "manifest.json"
 
-# Rows of a run that has not merged them to tables yet.
+# Holds a run's rows until they are merged into tables.
 SHARDS_FOLDER = "shards"
 
 
 def new_run_id() -> str:
     """Returns `<UTC time>-<short id>`; names sort by time."""
     now = datetime.datetime.now(datetime.UTC)
-    # Milliseconds: a run that has nothing to do ends within the second it began in.
+    # With milliseconds, since a run without work ends within a second.
     return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{uuid.uuid4().hex[:6]}"
 
 
 def run_folder(output_path: str, run_id: str) -> str:
-    """Returns where a run's tables and manifest go."""
+    """Returns the folder of a run's tables and manifest."""
     return storage.join(output_path, RUNS_FOLDER, run_id)
 
 
 @dataclass
 class RunFiles:
-    """The files of one run, as a listing shows them.
+    """The listed files of one run.
 
     Attributes:
         folder: the run's folder.
@@ -49,7 +49,7 @@ class RunFiles:
 
     @property
     def shards(self) -> list[str]:
-        """Rows that are not merged into tables: those of a run that was killed or goes on."""
+        """Paths of the shards: rows of a killed or a running run that are not merged yet."""
         prefix = f"{SHARDS_FOLDER}/"
         return sorted(
             storage.join(self.folder, *name.split("/"))
@@ -59,11 +59,11 @@ class RunFiles:
 
 
 def runs_in(output_path: str, paths: Iterable[str] | None = None) -> list[RunFiles]:
-    """Returns the runs into an output, the oldest first.
+    """Returns the runs of an output, the oldest first.
 
     Args:
         output_path: the output.
-        paths: its files as paths below it; listed here if None.
+        paths: the output's files, relative to it; None lists them.
     """
     if paths is None:
         below = storage.list_paths(storage.join(output_path, RUNS_FOLDER))
@@ -85,7 +85,7 @@ def write_manifest(folder: str, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
-    """Returns a run's manifest; empty where it is missing or damaged."""
+    """Returns a run's manifest; empty if it is missing or damaged."""
     try:
         found = json.loads(storage.read_bytes(storage.join(folder, MANIFEST)))
     except (OSError, ValueError):

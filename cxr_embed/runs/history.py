@@ -1,4 +1,4 @@
-"""What the runs into an output have left behind: manifests, tables, and the records' times."""
+"""Reads the history of an output: manifests and tables of its runs, and the records' times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KIND_OF_TABLE = {"embedded": "embedded", "failures": "failed", "skipped": "skip
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its files and its manifest, empty where that is missing or damaged."""
+    """One run: its files and its manifest, which is empty if missing or damaged."""
 
     files: RunFiles
     manifest: dict[str, Any]
@@ -33,29 +33,29 @@ class Run:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Images by outcome, as the manifest has them."""
+        """Images by outcome, from the manifest."""
         counts = self.manifest.get("counts")
         return counts if isinstance(counts, dict) else {}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What decided its numbers."""
+        """The run's fingerprint, from the manifest."""
         fingerprint = self.manifest.get("fingerprint")
         return fingerprint if isinstance(fingerprint, dict) else {}
 
     @property
     def started(self) -> datetime.datetime | None:
-        """When it began."""
+        """Start time."""
         return _time(self.manifest.get("started"))
 
     @property
     def finished(self) -> datetime.datetime | None:
-        """When it ended."""
+        """End time."""
         return _time(self.manifest.get("finished"))
 
 
 class End(NamedTuple):
-    """How the last run that walked an image ended for it; see the tables in docs/outputs.md."""
+    """The latest outcome of an image; see the tables in docs/outputs.md."""
 
     kind: str
     dicom_id: str
@@ -68,39 +68,39 @@ class End(NamedTuple):
 
 @dataclass
 class Ends:
-    """The ends of all images that any table names, by path."""
+    """The latest outcomes of all images in any run table, by path."""
 
     by_path: dict[str, End] = field(default_factory=dict)
     damaged_tables: int = 0
 
     def count(self, kind: str) -> int:
-        """How many images ended so."""
+        """Returns the number of images with this outcome."""
         return sum(end.kind == kind for end in self.by_path.values())
 
     def reasons(self, kind: str) -> list[tuple[str, int]]:
-        """Reasons and their counts, most common first."""
+        """Returns reasons and their counts, most common first."""
         return Counter(e.reason for e in self.by_path.values() if e.kind == kind).most_common()
 
     def sizes(self) -> Counter[tuple[int, int]]:
-        """(rows, columns) of the embedded images, and how many have them."""
+        """Returns the number of embedded images for each (rows, columns)."""
         return Counter((e.rows, e.columns) for e in self.by_path.values() if e.rows)
 
     def warnings(self) -> list[tuple[str, int]]:
-        """Warnings of the embedded images and their counts, most common first."""
+        """Returns the embedded images' warnings and their counts, most common first."""
         embedded = (e for e in self.by_path.values() if e.kind == "embedded")
         return Counter(code for e in embedded for code in e.warnings.split()).most_common()
 
 
 def read_runs(output_path: str) -> list[Run]:
-    """Returns the runs into an output, the oldest first; none where it is not a run's output."""
+    """Returns the runs of an output, the oldest first; empty if it has none."""
     return [Run(files, read_manifest(files.folder)) for files in runs_in(output_path)]
 
 
 def read_ends(runs: list[Run]) -> Ends:
-    """Reads the tables of all runs; a later run's row of an image replaces an earlier one."""
+    """Reads the tables of all runs. A row of a later run replaces an earlier row of the image."""
     ends = Ends()
     for run in runs:
-        for table in TABLES:  # in order of precedence, as merging keeps it
+        for table in TABLES:  # in the order of precedence that `tables.merge` uses
             kind = _KIND_OF_TABLE[table]
             if f"{table}.csv" not in run.files.names and not run.files.shards:
                 ends.damaged_tables += 1
@@ -122,11 +122,11 @@ def _end(kind: str, row: dict[str, str]) -> End:
 
 @dataclass(frozen=True)
 class Pace:
-    """Records of one run over time, by when each was written.
+    """Records of one run over time, by their write times.
 
     Attributes:
         run_id: the run.
-        edges: float64 of shape (bins + 1,): seconds since the run began.
+        edges: float64 of shape (bins + 1,): seconds since the run's start.
         counts: int64 of shape (bins,): records written in each bin.
     """
 
@@ -136,7 +136,7 @@ class Pace:
 
 
 def record_times(output_path: str) -> np.ndarray:
-    """Returns when each record was last written, seconds since 1970; empty for gs:// outputs."""
+    """Returns the records' modification times in seconds since 1970; empty for gs:// outputs."""
     if storage.is_remote(output_path) or not Path(output_path).is_dir():
         return np.empty(0)
     times = [
@@ -148,23 +148,24 @@ def record_times(output_path: str) -> np.ndarray:
 
 
 def paces(runs: list[Run], times: np.ndarray, *, most: int = 3, least: int = 20) -> list[Pace]:
-    """Tells how fast runs went over time, from the times of the records that they wrote.
+    """Computes the speed of runs over time from the modification times of their records.
 
-    A run is left out where most of its records have other times by now, since they were copied or
-    written again.
+    A run is left out if over 10 % of its records have a time outside the run, because they were
+    copied or written again.
 
     Args:
-        runs: all of them.
-        times: as `record_times` gives them.
-        most: how many runs, those with most records.
-        least: records that a run must have written.
+        runs: all runs of the output.
+        times: the result of `record_times`.
+        most: maximum number of runs to return; those with the most records are kept.
+        least: minimum number of records that a run must have written.
     """
     found = []
     for run in runs:
         embedded = _number(run.counts.get("embedded"))
         if run.started is None or run.finished is None or embedded < least:
             continue
-        begin, end = run.started.timestamp(), run.finished.timestamp() + 1  # whole seconds
+        # The manifest has whole seconds.
+        begin, end = run.started.timestamp(), run.finished.timestamp() + 1
         own = times[(times >= begin) & (times <= end)]
         if len(own) < 0.9 * embedded:
             continue

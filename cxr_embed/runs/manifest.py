@@ -1,4 +1,4 @@
-"""`manifest.json`: what a run was, what it met and what came of it."""
+"""Builds `manifest.json`: a run's settings, conditions, counts and timings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOADING = "load_model_latency_milli_secs"
 
 @dataclass
 class Conditions:
-    """What a run chose or met: all that the flags leave open."""
+    """Settings and timings of a run that the flags do not determine."""
 
     started: datetime.datetime
     batch_size: int
@@ -37,7 +37,7 @@ class Conditions:
 def make_manifest(
     plan: Plan, result: Result, metrics: Metrics | None, conditions: Conditions
 ) -> dict[str, Any]:
-    """Returns a run's manifest, ready for JSON; `metrics` is None where the graph did not run."""
+    """Returns a run's manifest, ready for JSON; `metrics` is None if the graph did not run."""
     job = plan.job
     counters = metrics.counters if metrics else {}
     distributions = metrics.distributions if metrics else {}
@@ -65,7 +65,7 @@ def make_manifest(
             "failed_batches": counters.get("failed_batches_counter", 0),
             **distributions,
         },
-        # Seconds summed over threads, except the first two, which passed on the clock.
+        # The first two are wall time. The others are summed over threads.
         "seconds": {
             "wall": round(result.seconds, 3),
             "until_first_image": round(conditions.first_image_seconds, 3),
@@ -75,7 +75,7 @@ def make_manifest(
                 if name.endswith(_MICROSECONDS)
             },
             "infer": round(distributions.get(_LATENCY, {}).get("sum", 0) / 1e6, 3),
-            # Workers elsewhere load it for themselves.
+            # Load time in this process plus load time in remote workers.
             "model_load": round(
                 conditions.load_seconds + distributions.get(_LOADING, {}).get("sum", 0) / 1e3, 3
             ),
@@ -85,11 +85,11 @@ def make_manifest(
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that matter."""
+    """Returns the versions of Python and of the reported packages."""
     found = {name: package_version(name) for name in _REPORTED_PACKAGES}
     return {"python": platform.python_version(), **found}
 
 
 def machine() -> dict[str, Any]:
-    """Returns what kind of machine this is; nothing that names it."""
+    """Returns the kind of this machine, without its host name."""
     return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}

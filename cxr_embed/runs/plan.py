@@ -1,4 +1,4 @@
-"""The plan of a run: what was asked for, compared with what the input and the output hold."""
+"""Plans a run: compares the requested images with the valid records in the output."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What the user asked for; the fields are the flags of the main job.
+    """A job as the user requested it; the fields are the flags of the main job.
 
-    `refs` are the images found, and `model` says where the model is. `runner` is a Beam runner's
-    name, and `beam_arguments` are Beam's flags. A `batch_size` or `decode_threads` of 0 is chosen
-    when the model is known.
+    `refs` are the images found, and `model` holds the model settings. `runner` is a Beam runner's
+    name, and `beam_arguments` are Beam's flags. If `batch_size` or `decode_threads` is 0, its value
+    is chosen after the model is known.
     """
 
     refs: list[ImageRef]
@@ -50,23 +50,23 @@ class Job:
 
     @property
     def is_local(self) -> bool:
-        """Whether Beam's in-process runner runs it, here."""
+        """Whether Beam's in-process runner runs the job in this process."""
         return not self.runner
 
 
 @dataclass
 class Plan:
-    """A job whose output was looked at; nothing has been written yet.
+    """A job compared with its output; nothing has been written yet.
 
     Attributes:
-        job: what was asked for.
+        job: the job.
         todo: the images without a valid record.
         replace: records to remove first (--overwrite with other settings).
-        temporary: files that a killed run left in the output.
-        fingerprint: how the records will be made.
-        config_fingerprint: what the output will say of itself.
-        embedding_size: floats in an embedding; None until a model was loaded.
-        checked: records that are there and had to be read, for the next run.
+        temporary: temporary files in the output, of killed or running runs.
+        fingerprint: the fingerprint of this run.
+        config_fingerprint: the fingerprint to write to `_embedding_config.json`.
+        embedding_size: floats in an embedding; None until a model has been loaded.
+        checked: existing records that had to be read, noted for the next run.
         run_id: the run's name.
     """
 
@@ -90,7 +90,8 @@ def make_plan(job: Job, log: Log) -> Plan:
     """Compares a job with its output; writes nothing.
 
     Raises:
-        UsageError: something is missing, cannot be written to, or does not fit together.
+        UsageError: the model is missing, the output cannot be listed or written to, or its records
+            do not match the job.
     """
     problem = storage.why_not_writable(job.output_path)
     if problem:
@@ -135,18 +136,18 @@ def _output_config(job: Job) -> OutputConfig | None:
 
 
 def _require_paths_for_workers(job: Job) -> None:
-    """Raises UsageError where Dataflow's workers would look for a path on their own disks."""
+    """Raises UsageError if a Dataflow job has local paths, which its workers cannot open."""
     if job.runner != "DataflowRunner":
         return
     if not storage.is_remote(job.output_path):
         raise UsageError(
-            f"--output_path {job.output_path} is on this machine, and Dataflow's workers are not: "
-            "pass gs://bucket/prefix"
+            f"--output_path {job.output_path} is a local path, which Dataflow's workers cannot "
+            "write: pass gs://bucket/prefix"
         )
     local = next((ref.path for ref in job.refs if not storage.is_remote(ref.path)), None)
     if local is not None:
         raise UsageError(
-            f"{local} is on this machine, and Dataflow's workers are not: copy the images to a "
+            f"{local} is a local path, which Dataflow's workers cannot read: copy the images to a "
             "bucket (gcloud storage cp -r) and pass gs:// paths"
         )
 

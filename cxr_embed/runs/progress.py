@@ -1,4 +1,4 @@
-"""Counts of a run while it goes on, shared by the threads of a process; also how it is stopped."""
+"""Counts the outcomes of a running run and stops it; shared by the threads of a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Progress:
     """Thread-safe counts of outcomes by table: `embedded`, `skipped` and `failures`.
 
     Args:
-        max_failures: stop once more images than this have failed; 0 is never.
+        max_failures: the run stops when more images than this have failed; 0 is no limit.
     """
 
     def __init__(self, max_failures: int = 0) -> None:
@@ -30,18 +30,18 @@ class Progress:
 
     @property
     def first(self) -> float | None:
-        """When the first image ended, as `time.perf_counter` counts; None before that."""
+        """Time of the first outcome, by `time.perf_counter`; None before that."""
         return self._first
 
     def add(self, outcome: Outcome) -> None:
-        """Counts one image."""
+        """Counts one outcome."""
         with self._lock:
             if self._first is None:
                 self._first = time.perf_counter()
             self._counts[table_of(outcome)] += 1
 
     def set_counts(self, counts: dict[str, int]) -> None:
-        """Replaces the counts by those of a job elsewhere."""
+        """Replaces the counts by those of a remote job."""
         with self._lock:
             self._counts = Counter(counts)
 
@@ -51,7 +51,7 @@ class Progress:
             return dict(self._counts)
 
     def interrupt(self) -> None:
-        """Stops the run after the image that ends next."""
+        """Stops the run at the next outcome."""
         self._stop.set()
 
     @property
@@ -70,6 +70,6 @@ _lock = threading.Lock()
 
 
 def progress_of(run_id: str, max_failures: int = 0) -> Progress:
-    """Returns this process's counts of a run, made at the first call."""
+    """Returns this process's counts of a run; the first call creates them."""
     with _lock:
         return _runs.setdefault(run_id, Progress(max_failures))

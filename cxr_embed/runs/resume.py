@@ -1,4 +1,4 @@
-"""Which images of a run already have a valid record: found with one listing of the output."""
+"""Resumes an output: finds the images that already have a valid record, with one listing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Survey:
 
     Attributes:
         records: record files, as paths below the output.
-        temporary: files that another run is writing, or was when it was killed.
+        temporary: temporary files of running or killed runs.
         runs: the files of earlier runs, the oldest run first.
     """
 
@@ -42,10 +42,10 @@ class Survey:
 
 
 class KnownRecord(NamedTuple):
-    """What an earlier run noted of a record.
+    """What an earlier run recorded about a record file.
 
     Attributes:
-        image_id: the image that it belongs to.
+        image_id: path of the image.
         floats: the embedding's size, as text.
         file_state: see `file_state`.
     """
@@ -57,13 +57,13 @@ class KnownRecord(NamedTuple):
 
 @dataclass
 class Done:
-    """Which images need no computing.
+    """Existing records of a run's images.
 
     Attributes:
-        records: their records, as paths below the output.
-        damaged: records that are there and are not valid.
-        checked: what is now known of the valid records that had to be read.
-        others: (record, image that it belongs to, image of this run) where the two differ.
+        records: valid records, as paths below the output.
+        damaged: records that exist and are not valid.
+        checked: valid records that had to be read.
+        others: (record, its image id, image of this run) for records of another image.
     """
 
     records: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class Done:
 
 
 def survey(output_path: str) -> Survey:
-    """Lists an output once; an output that does not exist yet is empty.
+    """Lists an output once; an output that does not exist is empty.
 
     Raises:
         OSError: a part of it cannot be listed.
@@ -92,13 +92,13 @@ def survey(output_path: str) -> Survey:
 
 
 def remove_abandoned(output_path: str, temporary: Sequence[str]) -> None:
-    """Removes files that a killed run was writing; those of a running one stay."""
+    """Removes temporary files of killed runs; those of running runs are kept."""
     for path in temporary:
         storage.remove_if_abandoned(storage.join(output_path, path))
 
 
 def known_records(runs: Iterable[RunFiles]) -> dict[str, KnownRecord]:
-    """Returns what earlier runs noted of records, by record; the latest run's note counts."""
+    """Returns what earlier runs recorded about record files, by record; the latest run wins."""
     known: dict[str, KnownRecord] = {}
     for run in runs:
         try:
@@ -109,13 +109,13 @@ def known_records(runs: Iterable[RunFiles]) -> dict[str, KnownRecord]:
                 text = storage.read_bytes(storage.join(run.folder, CHECKED))
                 rows = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
                 known.update({row[0]: KnownRecord(*row[1:]) for row in rows if len(row) == 4})
-        except (OSError, csv.Error):  # a damaged table costs only time: its records are read
+        except (OSError, csv.Error):  # without the table, its records are read again
             continue
     return known
 
 
 def write_checked(run_folder: str, checked: Mapping[str, KnownRecord]) -> None:
-    """Notes records that had to be read, so that the next run need not read them."""
+    """Stores the checked records, so that the next run does not read them again."""
     text = "".join(csv_line([record, *note]) for record, note in sorted(checked.items()))
     data = text.encode("utf-8", "surrogateescape")
     storage.write_whole(storage.join(run_folder, CHECKED), data)
@@ -124,10 +124,10 @@ def write_checked(run_folder: str, checked: Mapping[str, KnownRecord]) -> None:
 def require_same_settings(
     output_path: str, old: OutputConfig | None, fingerprint: Fingerprint, found: Survey
 ) -> None:
-    """Refuses to mix embeddings that were made in different ways.
+    """Checks that an output has the fingerprint of this run, so that settings are never mixed.
 
     Raises:
-        UsageError: the output was made with other settings, or does not say with which.
+        UsageError: the output has another fingerprint, or holds records without one.
     """
     remedy = "pass --overwrite to compute them again, or another --output_path"
     if old is None:
@@ -149,33 +149,33 @@ def records_to_replace(
     found: Survey,
     refs: Sequence[ImageRef],
 ) -> list[str]:
-    """Returns records that must go before the first new one is written, with --overwrite.
+    """Returns the records that --overwrite removes before the first new record is written.
 
-    They were made in another way, and if this run were killed, the next one would keep them.
+    They have another fingerprint. If this run were killed, the next run would keep them.
 
     Args:
         output_path: the output.
-        old: what the output says of itself.
-        fingerprint: this run's.
+        old: the output's config.
+        fingerprint: the fingerprint of this run.
         found: the output's listing.
         refs: all images of this run.
 
     Raises:
-        UsageError: some of them would not be computed again.
+        UsageError: some of these records would not be computed again.
     """
     if old is not None and not differences(old.fingerprint, fingerprint):
         return []
     others = found.records - {ref.record for ref in refs}
     if others:
         raise UsageError(
-            f"{output_path} holds {len(others)} records that this run would not replace, such as "
-            f"{min(others)}, made otherwise: pass the whole input or another --output_path"
+            f"{output_path} holds {len(others)} records with other settings that this run would "
+            f"not replace, such as {min(others)}: pass the whole input or another --output_path"
         )
     return sorted(found.records)
 
 
 def require_own_records(output_path: str, done: Done) -> None:
-    """Refuses to take another image's record for an image of this run.
+    """Checks that no existing record of this run's images belongs to another image.
 
     Raises:
         UsageError: a record belongs to another path.
@@ -194,17 +194,17 @@ def require_own_records(output_path: str, done: Done) -> None:
 def find_done(
     output_path: str, refs: Sequence[ImageRef], found: Survey, embedding_size: int | None
 ) -> Done:
-    """Returns which images already have a valid record.
+    """Finds the images that already have a valid record.
 
-    Local records are read and checked, except those that the file system says have not changed
-    since an earlier run wrote or checked them. In a bucket a record that is there is valid, since
-    an upload is whole or does not happen.
+    Local records are read and checked, except those whose file state has not changed since an
+    earlier run wrote or checked them. A record in a bucket is valid if it exists, since an upload
+    is atomic.
 
     Args:
         output_path: the output.
         refs: all images of this run.
         found: the output's listing.
-        embedding_size: floats in a valid record; None takes any.
+        embedding_size: floats in a valid record; None accepts any number.
     """
     done = Done()
     present = [ref for ref in refs if ref.record in found.records]
@@ -230,7 +230,7 @@ def find_done(
 
 
 def _is_same_file(one: str, other: str) -> bool:
-    """Whether two local paths, such as a relative and an absolute one, name one file."""
+    """Whether two local paths, such as a relative and an absolute one, are the same file."""
     try:
         return Path(one).samefile(other)
     except (OSError, ValueError):
@@ -243,13 +243,13 @@ def _check_local(
     known: Mapping[str, KnownRecord],
     embedding_size: int | None,
 ) -> Iterable[tuple[KnownRecord | None, bool]]:
-    """Returns for each record what is known of it, None if not valid; and whether it was read."""
+    """Returns (known record or None if not valid, whether it was read) for each image."""
     folder = storage.start_of(output_path)
 
     def check(some: Sequence[ImageRef]) -> list[tuple[KnownRecord | None, bool]]:
         return [_check(f"{folder}{r.record}", known.get(r.record), embedding_size) for r in some]
 
-    # A few large tasks: handing a task to a thread takes as long as looking at a record.
+    # A few large tasks: submitting a task takes as long as checking a record.
     step = 1 + len(refs) // _READERS
     parts = [refs[start : start + step] for start in range(0, len(refs), step)]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -262,7 +262,7 @@ def _check(
     state = file_state(path)
     if known and state and known.file_state == state and _fits(known.floats, embedding_size):
         return known, False
-    # The state is older than the reading: what changes in between is read again next time.
+    # The state is taken before the read. A file that changes in between is read again next time.
     try:
         record = decode_record(storage.read_bytes(path))
     except (BadRecord, OSError):

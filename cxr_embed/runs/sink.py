@@ -1,4 +1,4 @@
-"""Where the graph's outcomes go: into shards of the run tables, and into the progress counts."""
+"""Receives the graph's outcomes: adds them to the run tables and to the progress counts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cxr_embed.runs.progress import RunStopped, progress_of
 
 @dataclass(frozen=True)
 class RunTables:
-    """The tables of one run, as every worker of it uses them; see `pipeline.graph.OutcomeTables`.
+    """The tables of one run, used by each of its workers; see `pipeline.graph.OutcomeTables`.
 
     Attributes:
         output_path: the run's output.
         run_id: the run's name.
-        max_failures: see `Progress`. Each worker counts for itself; the launcher adds up.
-        places: how to reach storage services.
+        max_failures: see `Progress`. Each worker has its own count; the launcher has the total.
+        places: settings of the storage services.
     """
 
     output_path: str
@@ -33,7 +33,7 @@ class RunTables:
         return run_folder(self.output_path, self.run_id)
 
     def open(self) -> None:
-        """Prepares a worker; called once, before anything else."""
+        """Prepares a worker; called once, before all other methods."""
         storage.configure(self.places)
 
     def add(self, outcome: Outcome) -> None:
@@ -51,17 +51,17 @@ class RunTables:
             raise RunStopped("interrupted" if progress.is_interrupted else "too many failures")
 
     def flush(self) -> None:
-        """Stores all rows that this process was given."""
+        """Stores all rows that were added in this process."""
         self._writer().flush()
 
     def _writer(self) -> tables.ShardWriter:
         return tables.writer_of(self.output_path, self.run_id)
 
     def merge(self) -> None:
-        """Makes the final tables."""
+        """Merges the shards into the final tables."""
         tables.merge(files_of(self.folder))
 
 
 def files_of(folder: str) -> RunFiles:
-    """Returns the files of one run, listed now."""
+    """Lists the files of one run."""
     return RunFiles(folder, set(storage.list_paths(folder)))

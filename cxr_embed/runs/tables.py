@@ -1,10 +1,11 @@
-"""The run tables: written as shards while a run goes on, merged when it ends, read from both.
+"""Writes, merges and reads the run tables `embedded`, `skipped` and `failures`.
 
-Each process appends its rows to a shard of its own every few seconds, and at the end of each
-bundle. So a run that is killed loses at most its last seconds, and no step holds all rows. A
-bundle that a runner repeats writes its rows twice; merging keeps one row an image.
+Each process appends its rows to its own shard every few seconds and at the end of each bundle. A
+killed run therefore loses only the rows of its last seconds, and no step holds all rows. A bundle
+that a runner repeats writes its rows twice; the merge keeps one row per image.
 
-The merge sorts in SQLite, which spills to disk: memory stays flat, whatever the number of rows.
+The merge sorts in SQLite, which spills to disk, so its memory does not grow with the number of
+rows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from cxr_embed.faults import machine_fault
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Stage
 from cxr_embed.runs.folder import SHARDS_FOLDER, RunFiles, run_folder
 
-# In order of precedence: where a bundle was repeated, an image that has a record is embedded.
+# In order of precedence, the last one highest: if a bundle was repeated, an image with a record
+# counts as embedded.
 TABLES: dict[str, tuple[str, ...]] = {
     "failures": ("dicom_id", "path", "stage", "reason", "detail"),
     "skipped": ("dicom_id", "path", "reason", "detail"),
@@ -40,7 +42,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 
 Row = dict[str, str]
 
-# Rows are stored after this time at the latest. A bucket gets an object each time.
+# Maximum time until a row is stored. In a bucket, each flush writes one object.
 FLUSH_SECONDS, FLUSH_SECONDS_REMOTE = 2.0, 5.0
 
 
@@ -80,7 +82,7 @@ class ShardWriter:
         self._count = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Adds a row, which is stored within a few seconds."""
+        """Adds a row; it is stored within a few seconds."""
         line = _csv_line([table_of(outcome), *row_of(outcome)])
         with self._lock:
             self._raise_late_error()
@@ -123,14 +125,14 @@ class ShardWriter:
             else:
                 _append(path, data)
         except OSError as error:
-            # Not even a bad name is an image's fault here: shards are named after none.
+            # Always a machine's fault: a shard's name does not depend on any image.
             fault = machine_fault(error, Stage.WRITE, path)
             raise fault or MachineFault(f"{path}: cannot be written: {one_line(error)}") from error
         self._waiting.clear()
 
 
 def _append(path: str, data: bytes) -> None:
-    """Appends to a local file, all or nothing, so that it outlives a loss of power."""
+    """Appends to a local file, all or nothing, and syncs it to disk."""
     for attempt in range(2):
         try:
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -147,7 +149,7 @@ def _append(path: str, data: bytes) -> None:
                 rest = rest[os.write(handle, rest) :]
             os.fsync(handle)
         except OSError:
-            # A full disk takes a part. What is appended next must not continue half a line.
+            # A full disk may accept a part. The next append must not continue a partial line.
             os.ftruncate(handle, size)
             raise
     finally:
@@ -183,7 +185,7 @@ class Counts:
 
     @classmethod
     def from_counters(cls, counters: dict[str, int]) -> Counts:
-        """Returns the counts that the graph's counters give; a repeated bundle counts twice."""
+        """Returns the counts from the graph's counters. A repeated bundle counts twice."""
 
         def by_reason(prefix: str) -> dict[str, int]:
             names = sorted(name for name in counters if name.startswith(prefix))
@@ -198,12 +200,12 @@ class Counts:
 
 
 def merge(files: RunFiles) -> Counts:
-    """Makes a run's tables of its shards, one row an image, sorted; returns the counts.
+    """Merges a run's shards into sorted tables with one row per image; returns the counts.
 
-    All tables are written, empty ones too. It may be repeated, after an error too.
+    All tables are written, including empty ones. The merge may be repeated, also after an error.
 
     Raises:
-        OSError: a shard cannot be read, a table cannot be written, or there is no room to sort.
+        OSError: a shard cannot be read, a table cannot be written, or the sort has no disk space.
     """
     try:
         counts = _write_tables(files)
@@ -263,17 +265,17 @@ def _counts(database: sqlite3.Connection) -> Counts:
 
 
 def csv_line(row: Iterable[Any]) -> str:
-    """Returns cells as one line of CSV, with its end."""
+    """Returns cells as one line of CSV with a line feed."""
     buffer = io.StringIO()
-    # Python 3.11 quotes a name with a carriage return only where one ends lines, too.
+    # Python 3.11 quotes a cell with a carriage return only if the line terminator has one.
     csv.writer(buffer, lineterminator="\r\n").writerow(row)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_table(files: RunFiles, table: str) -> Iterator[Row]:
-    """Yields a table's rows: those of the merged table, and those of shards beside it.
+    """Yields a table's rows: those of the merged table, then those of the remaining shards.
 
-    A table of an older version lacks some columns. A row that was cut short is left out.
+    A table of an older version lacks some columns. A truncated row is left out.
 
     Raises:
         OSError: a file cannot be read.
@@ -299,7 +301,7 @@ def _shard_rows(files: RunFiles) -> Iterator[tuple[str, Row]]:
 
 
 def _lines(path: str) -> Iterator[str]:
-    """Yields a file's whole lines; a killed process may have left half of one at the end."""
+    """Yields a file's complete lines; a killed process may have left a partial last line."""
     is_remote = storage.is_remote(path)
     with io.BytesIO(storage.read_bytes(path)) if is_remote else Path(path).open("rb") as file:
         for line in file:
@@ -312,7 +314,7 @@ def _csv_line(row: Iterable[Any]) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # a file name need not be text
+    return text.encode("utf-8", "surrogateescape")  # file names may be invalid UTF-8
 
 
 def _text(data: bytes) -> str:

@@ -1,1 +1,1 @@
-"""The images nearest to one image."""
+"""Searches the images that are most similar to one image."""

@@ -1,4 +1,4 @@
-"""The nearest images of a search as one HTML page."""
+"""Draws the results of a search as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cxr_embed.search.queries import Query
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that a search found: its cosine to the query, its dicom id, its path."""
+    """A result of a search: cosine to the query, dicom id and path of the image."""
 
     similarity: float
     dicom_id: str
@@ -29,15 +29,15 @@ def draw_gallery(
     rendering: str,
     threads: int,
 ) -> bytes:
-    """Returns the page. Images that cannot be read again have a word in place of a picture.
+    """Returns the page. An image that cannot be read again has the reason instead of a picture.
 
     Args:
-        name: what the user searched for.
-        query: what it was taken for.
-        hits: the nearest first.
-        output_path: where they were found.
-        rendering: how to render pictures.
-        threads: images to read at a time.
+        name: the query as the user gave it.
+        query: the resolved query.
+        hits: the results, the most similar first.
+        output_path: the searched output.
+        rendering: the rendering of the pictures.
+        threads: number of images to read in parallel.
     """
     paths = [query.path, *(hit.path for hit in hits)]
     looks = dict(enumerate(look_at_all(paths, rendering, threads)))
@@ -53,17 +53,17 @@ def draw_gallery(
         )  # fmt: skip
         items.append(tag("li", tag("figure", pictures.image(rank), caption)))
     facts = [
-        ("Query", name), ("Taken for", query.words), ("Image", query.path),
+        ("Query", name), ("Type", query.words), ("Image", query.path),
         ("Searched", output_path), ("Measure", "cosine of the embeddings, exact"),
     ]  # fmt: skip
-    told = tag("dl", *([tag("dt", term), tag("dd", fact)] for term, fact in facts))
+    listed = tag("dl", *([tag("dt", term), tag("dd", fact)] for term, fact in facts))
     found = f"{len(hits)} nearest images" if len(hits) != 1 else "The nearest image"
     return document(
         f"Images like {name}",
         tag("header", tag("div", tag("p", "Similar chest radiographs", class_="kind"),
             theme_button(), class_="bar-top"), tag("h1", f"Images like {name}")),
         tag("main",
-            tag("section", tag("div", tag("figure", pictures.image(0)), told, class_="query"),
+            tag("section", tag("div", tag("figure", pictures.image(0)), listed, class_="query"),
                 aria_label="Query"),
             tag("section", tag("h2", found), tag("ol", *items, class_="results"))),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a search starts from: an image of the output, a record, or an image file embedded now."""
+"""Resolves the query of a search: an image of the output, a record, or an image file."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Query:
-    """What to search for.
+    """A resolved query.
 
     Attributes:
-        words: what it was taken for.
+        words: type of the query, for messages.
         embedding: float32 of shape (d,).
-        path: of its image.
-        row: its own row among the embeddings, -1 where it has none.
+        path: path of the image.
+        row: the query's own row among the embeddings, or -1.
     """
 
     words: str
@@ -55,21 +55,21 @@ def resolve(
     device: str = "auto",
     say: Say = lambda line: None,
 ) -> Query:
-    """Finds out what a person means by a query, in this order.
+    """Resolves a query in this order: dicom id or path of an embedding, record file, image file.
 
-    A dicom id or path of the embeddings themselves; a record file; an image file, which is embedded
-    as the output's own images were.
+    An image file is embedded with the settings of the output.
 
     Args:
-        query: as given.
-        embeddings: those that are searched.
-        output_path: where they came from, which also says how they were made.
-        model_path: where the model lies now; by default where the runs found it.
-        device: to embed an image on.
-        say: tells a person one line.
+        query: the query from the user.
+        embeddings: the searched embeddings.
+        output_path: the output of the embeddings.
+        model_path: the model's current folder; by default the one in the manifests.
+        device: the device for the model.
+        say: logs one line for the user.
 
     Raises:
-        UsageError: it is none of them, or an image cannot be embedded in the same way.
+        UsageError: the query is none of these, or the image cannot be embedded with the settings of
+            the output.
     """
     if (row := _row_of(query, embeddings)) is not None:
         return Query("an image of this output", embeddings.values[row],
@@ -85,9 +85,9 @@ def resolve(
     if found.embedding.shape != embeddings.values.shape[1:]:
         raise UsageError(
             f"--query {query} has {found.embedding.size} floats, the embeddings in {output_path} "
-            f"have {embeddings.values.shape[1]}: they are of two models"
+            f"have {embeddings.values.shape[1]}: they were made by different models"
         )
-    # A record of the output itself, or a copy of one, is not its own neighbour.
+    # A record of the output, or a copy of it, must not be its own neighbour.
     rows = [row for row, path in enumerate(embeddings.image_ids) if path == found.path]
     return Query(found.words, found.embedding, found.path, rows[0] if len(rows) == 1 else -1)
 
@@ -97,7 +97,7 @@ def _row_of(query: str, embeddings: Embeddings) -> int | None:
         rows = [row for row, name in enumerate(names) if name == query]
         if len(rows) > 1:
             raise UsageError(
-                f"--query {query} names {len(rows)} images: say which by its path, such as "
+                f"--query {query} names {len(rows)} images: pass the path of one of them, such as "
                 f"{embeddings.image_ids[rows[0]]}"
             )
         if rows:
@@ -134,7 +134,7 @@ def _read_record(path: str, output_path: str) -> Query:
 
 
 def _config_above(path: str) -> OutputConfig | None:
-    """Returns how the output that a record lies in was made; mirrored outputs have folders."""
+    """Returns the config of a record's output, which may be in any parent folder."""
     if storage.is_remote(path):
         return read_output_config(path.rpartition("/")[0])
     for folder in Path(path).absolute().parents:
@@ -146,12 +146,12 @@ def _config_above(path: str) -> OutputConfig | None:
 def _embed(
     path: str, output_path: str, model_path: str | None, device: str, say: Say
 ) -> np.ndarray:
-    """Embeds one image as the output's own were, or refuses to."""
+    """Embeds one image with the settings of the output."""
     config = read_output_config(output_path)
     if config is None:
         raise UsageError(
-            f"{output_path} has no {CONFIG_NAME}, so that nothing tells how to embed {path}: "
-            "search for an id or a record"
+            f"{output_path} has no {CONFIG_NAME}, so it is unknown how to embed {path}: search for "
+            "an id or a record"
         )
     try:
         radiograph = read_image(storage.read_bytes(path), rendering=config.fingerprint["rendering"])
@@ -174,23 +174,22 @@ def _embed(
 def same_model(
     output_path: str, config: OutputConfig, model_path: str | None, device: str
 ) -> models.ModelSettings:
-    """Returns the model that made an output, once it is sure that it would do the same again.
+    """Returns the settings of the model of an output, after comparing the fingerprints.
 
     Args:
         output_path: the output.
-        config: what it says of itself.
-        model_path: where the model lies now; None is where the runs found it.
-        device: to run it on.
+        config: the output's config.
+        model_path: the model's current folder; None is the one in the manifests.
+        device: the device for the model.
 
     Raises:
-        UsageError: the model is gone, has changed, is hosted, or anything else that decides the
-            numbers is not what it was.
+        UsageError: the model is missing or hosted, or the fingerprint has changed.
     """
     made = config.fingerprint
     if made.get("engine") == "vertex":
         raise UsageError(
-            f"{output_path} was made by a hosted endpoint, to which no image is sent without being "
-            "asked: embed the image with the main job and search for its record"
+            f"{output_path} was made by a hosted endpoint, and a search sends no images: embed the "
+            "image with the main job and search for its record"
         )
     where = model_path or _recorded_model(output_path, made.get("model_sha256"))
     if not Path(where).is_dir():
@@ -218,10 +217,10 @@ def same_model(
     except (KeyError, TypeError) as error:
         raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
     if changed := differences(made, json.loads(json.dumps(now))):
-        remedy = "; pass --model_path with the one that it was" if "model_sha256" in changed else ""
+        remedy = "; pass the original model as --model_path" if "model_sha256" in changed else ""
         raise UsageError(
-            f"an image embedded now would not fit those in {output_path}: {', '.join(changed)} "
-            f"changed since{remedy}"
+            f"an image embedded now cannot be compared with those in {output_path}: "
+            f"{', '.join(changed)} changed since{remedy}"
         )
     return settings
 
@@ -231,4 +230,4 @@ def _recorded_model(output_path: str, model_sha256: object) -> str:
         path = run.manifest.get("model_path")
         if path and run.fingerprint.get("model_sha256") == model_sha256:
             return str(path)
-    raise UsageError(f"no run of {output_path} tells where its model lies: pass --model_path")
+    raise UsageError(f"no manifest of {output_path} has the path of its model: pass --model_path")

@@ -1,6 +1,6 @@
-"""Files wherever they are: local folders and `gs://` buckets, behind one set of functions.
+"""Lists, reads and writes files in local folders and `gs://` buckets through one set of functions.
 
-Everything else in the package handles paths as strings and calls these functions.
+The rest of the package handles paths as strings and calls these functions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where this program keeps what it fetches or makes once for each user."""
+"""The user's cache folder, for models that are downloaded or exported once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Returns this program's cache: $XDG_CACHE_HOME/cxr-embed, or ~/.cache/cxr-embed."""
+    """Returns the cache folder: $XDG_CACHE_HOME/cxr-embed, or ~/.cache/cxr-embed."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "cxr-embed"

@@ -1,16 +1,16 @@
-"""What the file system says of a file, by which a later run knows that it has not changed.
+"""The state of a local file: size, times and inode, which show that a file has not changed.
 
-Reading 100,000 records takes longer than a user waits to hear that all are done. Each run notes the
-size, times and inode of the records that it wrote or checked; where they are the same, the record
-is the same and need not be opened. `git status` does likewise.
+Reading all records of a large output is slow. Each run stores the state of the records that it
+wrote or checked; a record with the same state has not changed and is not read again. `git status`
+uses the same method.
 
-- Whatever writes to a file, replaces or touches it changes its change time, which no program can
-  set. A copy has an inode and a change time of its own and is read once.
-- A machine that loses power may lose what it had not yet written to its disk, and some file systems
-  then show a file of the right size full of zeros. So the state names the boot of the machine, and
-  after another boot, or on another machine, every record is read once.
+- Writing to a file, replacing it or touching it updates its change time, which no program can set.
+  A copy has another inode and another change time and is read once.
+- After a power loss, some file systems show a file of the right size that is full of zeros. The
+  state therefore includes the boot id of the machine. After a reboot, or on another machine, every
+  record is read once.
 
-A disk that returns other bytes than were written is not noticed: `cxr-embed verify` reads them all.
+A disk that silently returns wrong bytes is not detected: `cxr-embed verify` reads all records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 
 def file_state(path: str) -> str:
-    """Returns the state of a local file; empty where there is none to rely on, as in a bucket."""
+    """Returns the state of a local file; empty if it is not available, as in a bucket."""
     boot = _boot()
     if not boot:
         return ""
@@ -34,7 +34,7 @@ def file_state(path: str) -> str:
 
 @functools.cache
 def _boot() -> str:
-    """Returns what identifies this boot of this machine; empty where nothing does."""
+    """Returns the boot id of this machine; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""What every place gives and takes."""
+"""The interface of a storage place, and the types that all places share."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import IO, NamedTuple, Protocol
 
-# What a file's first bytes are: enough for the header of a radiograph.
+# Number of a file's first bytes that are checked: enough for the header of a radiograph.
 START_BYTES = 64 << 10
 
-# Gets a file's first bytes (at most `START_BYTES`, all of a smaller file), returns the largest size
-# in bytes that is worth reading, and may raise to refuse the file. It is called again where a
-# broken answer is read again.
+# Receives a file's first bytes (`START_BYTES`, or the whole of a smaller file). Returns the maximum
+# size in bytes to read, or raises to reject the file. It is called again if a download is retried.
 Admit = Callable[[bytes], int]
 
 
 class Entry(NamedTuple):
-    """A file as a listing shows it.
+    """A file in a listing.
 
     Attributes:
-        path: below the listed folder.
+        path: relative to the listed folder.
         size: in bytes.
-        crc32c: its CRC-32C in base64, which buckets know and disks do not.
+        crc32c: CRC-32C in base64; empty for local files.
     """
 
     path: str
@@ -30,11 +29,11 @@ class Entry(NamedTuple):
 
 
 class StoredFile(NamedTuple):
-    """A file that was read.
+    """The content of a file.
 
     Attributes:
-        data: its bytes.
-        crc32c: their CRC-32C, 8 lower-case hexadecimal digits.
+        data: the bytes.
+        crc32c: CRC-32C of the bytes, 8 lower-case hexadecimal digits.
     """
 
     data: bytes
@@ -42,12 +41,12 @@ class StoredFile(NamedTuple):
 
 
 class FileTooLarge(OSError):
-    """A file that is larger than whoever reads it has a use for. It was not read whole.
+    """A file that is larger than the reader's limit. It was not read completely.
 
     Attributes:
         path: the file.
-        size: in bytes; None where only reading it whole would tell.
-        limit: the largest size that would have been read, in bytes.
+        size: in bytes; None if unknown.
+        limit: the maximum size in bytes.
     """
 
     def __init__(self, path: str, size: int | None, limit: int) -> None:
@@ -60,41 +59,41 @@ class FileTooLarge(OSError):
 
 
 class OtherContent(FileExistsError):
-    """A file that was to be new holds other bytes: another run wrote them."""
+    """A file that should be new exists with other content, written by another run."""
 
 
 class Place(Protocol):
-    """A kind of place: one module for each. Paths are whole, with the place's `scheme://`."""
+    """A kind of storage, implemented by one module. Paths include the place's `scheme://`."""
 
     def check_name(self, path: str) -> str | None:
-        """Returns why no path can begin like this one, or None."""
+        """Returns why the path is not valid in this place, or None."""
 
     def list_files(self, folder: str) -> Iterator[Entry]:
         """Yields every file below a folder."""
 
     def list_paths(self, folder: str) -> Iterator[str]:
-        """Yields their paths only, which may be faster."""
+        """Yields the paths of every file below a folder, which may be faster."""
 
     def matches(self, pattern: str) -> Iterator[tuple[str, str]]:
-        """Yields files that a glob leads to, see `places.matches`."""
+        """Yields the files that a glob selects, see `places.matches`."""
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
 
     def read_bytes(self, path: str) -> bytes:
         """Reads a whole file."""
 
     def read_file(self, path: str, admit: Admit | None) -> StoredFile:
-        """Reads a file that may be too large, see `places.read_file`."""
+        """Reads a file with a size limit, see `places.read_file`."""
 
     def write_whole(self, path: str, data: bytes, *, replace: bool) -> None:
-        """Writes a file that appears whole or not at all."""
+        """Writes a file atomically."""
 
     def open_whole(self, path: str, *, replace: bool) -> AbstractContextManager[IO[bytes]]:
-        """Opens a file that appears whole or not at all."""
+        """Opens a file that is written atomically."""
 
     def remove(self, path: str) -> None:
-        """Removes one file; one that is missing is fine."""
+        """Removes a file; does nothing if it is missing."""
 
     def why_not_writable(self, folder: str) -> str | None:
-        """Returns why no file can be written below a folder, or None."""
+        """Returns why files cannot be written below a folder, or None."""

@@ -1,4 +1,4 @@
-"""From what the user named to the list of images, and each one's place in the output."""
+"""Finds the images that the input flags name, and the output path of each record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cxr_embed.storage import globs
 
 _RUNS = f"{RUNS_FOLDER}/"
 
-# An index of other files, never an image.
+# An index of other files (PS3.10 clause 8.6), never an image.
 _DICOM_DIRECTORY = "DICOMDIR"
 
 
@@ -33,15 +33,15 @@ def find_images(
         input_path: a folder (searched recursively), a file, a glob, or gs://bucket/prefix.
         input_list: a text file, local or gs://, with one image path a line.
         layout: `flat`, or `mirror` to keep the folders below the input.
-        limit: only the first so many in sorted order; 0 is all.
-        output_path: left out of the search where it lies below the input.
+        limit: maximum number of images, the first in sorted order; 0 is all.
+        output_path: excluded from the search if it is below the input.
 
     Returns:
         References sorted by path.
 
     Raises:
-        UsageError: nothing found, a path that cannot be one, a folder that cannot be listed, or
-            two images would write the same record.
+        UsageError: no image is found, a path is invalid, a folder cannot be listed, or two images
+            would write the same record.
     """
     if output_path:
         storage.check_place(output_path, "--output_path")
@@ -71,7 +71,7 @@ def find_images(
 def _search(
     input_path: str, output_path: str | None, limit: int
 ) -> tuple[list[str], str | None, bool]:
-    """Returns the paths found, the folder that `mirror` counts from, and whether it is one file."""
+    """Returns the paths found, the root folder for `mirror`, and whether the input is one file."""
     if storage.is_remote(input_path):
         return _search_bucket(input_path, output_path, limit)
     if Path(input_path).is_dir():
@@ -92,7 +92,7 @@ def _search(
 def _search_bucket(
     input_path: str, output_path: str | None, limit: int
 ) -> tuple[list[str], str | None, bool]:
-    """As `_search`. A bucket is listed in sorted order, so a limit ends the listing early."""
+    """Does `_search` for a bucket. Its listing is sorted, so that a limit ends it early."""
     folder = input_path.rstrip("/")
     if globs.has_magic(input_path):
         fixed = globs.fixed_folder(input_path)
@@ -108,9 +108,9 @@ def _search_bucket(
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """Yields the files that a glob leads to; hidden ones only where the glob names them itself.
+    """Yields the files that a glob selects; hidden files only if the glob itself matches them.
 
-    This program's own files are still among them: `_inputs` knows them by their neighbours.
+    The files of earlier outputs are included; `_inputs` removes them.
     """
     return (path for path, below in storage.matches(pattern) if not _is_hidden(below))
 
@@ -118,13 +118,13 @@ def _matches(pattern: str) -> Iterator[str]:
 def _inputs(
     paths: Iterable[str], folder: str, output_path: str | None, *, hidden_too: bool = False
 ) -> Iterator[str]:
-    """Leaves out what cannot be an image, and the outputs of this program.
+    """Yields the paths that may be images, without the files of this and earlier outputs.
 
     Args:
-        paths: below `folder`, sorted.
-        folder: that is searched.
-        output_path: of the run, left out as a whole where it lies inside.
-        hidden_too: whether hidden files are wanted: a glob may name them.
+        paths: sorted paths below `folder`.
+        folder: the searched folder.
+        output_path: the run's output, excluded if it is below `folder`.
+        hidden_too: whether hidden files are included, since a glob may match them.
     """
     inside = _relative_inside(output_path, folder)
     own = _OwnFiles(has_output_here=inside == "")
@@ -136,20 +136,23 @@ def _inputs(
 
 
 class _OwnFiles:
-    """Knows the files that earlier runs of this program left in a folder of images.
+    """Recognises the files that earlier runs of this program wrote into a folder of images.
 
-    A folder `_runs` is an output's where `_embedding_config.json` lies beside it. Images that
-    somebody keeps in a folder of that name are images like all others.
+    A folder `_runs` belongs to an output only if `_embedding_config.json` is beside it. Images in
+    other folders of this name are inputs.
 
     Args:
-        has_output_here: whether the searched folder is the run's output itself.
+        has_output_here: whether the searched folder is the run's output.
     """
 
     def __init__(self, has_output_here: bool) -> None:
         self._outputs = {""} if has_output_here else set()
 
     def is_own(self, path: str) -> bool:
-        """Takes the next path, in sorted order: a config comes before the `_runs` beside it."""
+        """Whether a run wrote this file.
+
+        Paths must be passed in sorted order, so that a config precedes the `_runs` beside it.
+        """
         folder, _, name = path.rpartition("/")
         if name == CONFIG_NAME:
             self._outputs.add(f"{folder}/" if folder else "")
@@ -163,7 +166,7 @@ class _OwnFiles:
 
 
 def _relative_inside(output_path: str | None, folder: str) -> str | None:
-    """Returns `sub/folder/` where the output lies below the input, "" where it is the input."""
+    """Returns `sub/folder/` if the output is below the input, "" if it is the input, else None."""
     if not output_path or storage.is_remote(output_path) != storage.is_remote(folder):
         return None
     if storage.is_remote(folder):
@@ -177,7 +180,7 @@ def _relative_inside(output_path: str | None, folder: str) -> str | None:
 
 
 def _may_be_image(path: str) -> bool:
-    """Leaves out DICOMDIR and records."""
+    """Whether a file is neither a DICOMDIR nor a record."""
     name = path.rpartition("/")[2]
     return name != _DICOM_DIRECTORY and not name.endswith(RECORD_SUFFIX)
 
@@ -187,7 +190,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _first(paths: Iterable[str], limit: int) -> list[str]:
-    """Returns paths up to the `limit`-th that is named like an image; all where it is 0."""
+    """Returns the paths up to the `limit`-th with an image's name; all if `limit` is 0."""
     if not limit:
         return list(paths)
     taken: list[str] = []
@@ -201,7 +204,7 @@ def _first(paths: Iterable[str], limit: int) -> list[str]:
 
 
 def _holds_an_image(paths: Iterable[str]) -> bool:
-    """Whether anything found can be an image: by its name, or else by its first bytes."""
+    """Whether any file can be an image, by its name or by its first bytes."""
     others = []
     for path in paths:
         if not file_types.OTHER_NAME.search(path):
@@ -211,7 +214,7 @@ def _holds_an_image(paths: Iterable[str]) -> bool:
 
 
 def _starts_as_image(path: str) -> bool:
-    """Whether a file's first bytes are an image's; of one that is packed, those inside."""
+    """Whether a file's first bytes are those of an image; a gzip file is decompressed."""
     try:
         start = storage.read_start(path)
     except PlaceUnavailable as error:
@@ -253,7 +256,7 @@ def _read_list(input_list: str) -> list[str]:
 
 
 def _of_place(error: OSError) -> str:
-    """Returns an error with the folder that it is about in front."""
+    """Returns an error's text, preceded by its folder."""
     return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
@@ -261,12 +264,12 @@ def _common_folder(paths: list[str]) -> str:
     folders = {str(PurePosixPath(path.replace("gs://", "gs:/")).parent) for path in paths}
     try:
         return os.path.commonpath(folders).replace("gs:/", "gs://")
-    except ValueError:  # absolute and relative paths mixed: only mirrored layouts care
+    except ValueError:  # absolute and relative paths mixed, an error in mirrored layouts only
         return ""
 
 
 def _folder(path: str, root: str, layout: str) -> str:
-    """Returns the folders below the root, which the layout `mirror` keeps."""
+    """Returns the folder of a record: empty for `flat`, the folders below the root for `mirror`."""
     if layout == "flat":
         return ""
     if storage.is_remote(path):
@@ -275,7 +278,7 @@ def _folder(path: str, root: str, layout: str) -> str:
         below = os.path.relpath(path, root or ".")
     folder = PurePosixPath(below).parent
     if ".." in folder.parts or folder.is_absolute():
-        raise UsageError(f"--output_layout=mirror: {path} has no place below {root}")
+        raise UsageError(f"--output_layout=mirror: {path} is not below {root}")
     return "" if folder == PurePosixPath(".") else str(folder)
 
 
@@ -303,5 +306,5 @@ def _refuse_collisions(refs: list[ImageRef], layout: str) -> None:
 
 
 def _is_image(ref: ImageRef) -> bool:
-    """Whether a file will become a record; only one that is not named like an image is opened."""
+    """Whether a file is an image; it is opened only if it does not have an image's name."""
     return not file_types.OTHER_NAME.search(ref.path) or _starts_as_image(ref.path)

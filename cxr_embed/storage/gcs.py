@@ -1,7 +1,8 @@
-"""Files in gs:// buckets: one request a read, one a write, a thousand names a listing's page.
+"""Reads, writes and lists files in gs:// buckets.
 
-Whatever the client raises comes out as the OSError that a local file would raise, with the path in
-it; see `gcs_client.as_oserror`.
+A read is one request, a write is one request, and a listing needs one request per 1,000 names. The
+client's exceptions are raised as the OSError of a local file, with the path in the message; see
+`gcs_client.as_oserror`.
 """
 
 from __future__ import annotations
@@ -49,19 +50,19 @@ __all__ = [
 
 _PREFIX = "gs://"
 
-# https://cloud.google.com/storage/docs/buckets#naming, but for the rules that only the service
-# knows: a name that breaks one of those does not exist.
+# https://cloud.google.com/storage/docs/buckets#naming without the rules that only the service can
+# check: a bucket whose name breaks one of those does not exist.
 _BUCKET_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,220}[a-z0-9])?")
 
-# An upload that lost against an object that was gone when it was looked at.
+# Maximum number of uploads that fail on an existing object which is then found to be removed.
 _RACES = 8
 
-# Content is compared piece by piece.
+# Block size for the checksum of a file.
 _PIECE = 1 << 20
 
 
 def check_name(path: str) -> str | None:
-    """Returns why a path cannot be in a bucket, or None."""
+    """Returns why a path cannot name a bucket, or None."""
     bucket = path.removeprefix(_PREFIX).partition("/")[0]
     if not bucket:
         return "names no bucket"
@@ -74,7 +75,7 @@ def check_name(path: str) -> str | None:
 
 
 def list_files(folder: str) -> Iterator[Entry]:
-    """Yields the files below a prefix, sorted by name, a page in memory."""
+    """Yields the files below a prefix, sorted by name; one page at a time is in memory."""
     bucket, name = _split(folder)
     prefix = name.rstrip("/") + "/" if name else ""
     for entry in _list(bucket, prefix, folder):
@@ -87,7 +88,7 @@ def list_paths(folder: str) -> Iterator[str]:
 
 
 def matches(pattern: str) -> Iterator[tuple[str, str]]:
-    """Yields the files that a glob leads to, sorted; see `places.matches`."""
+    """Yields the files that a glob selects, sorted; see `places.matches`."""
     bucket, rest = _split(pattern)
     base = fixed_folder(rest)
     glob = Glob(rest[len(base) :])
@@ -114,22 +115,22 @@ def _list(bucket: str, prefix: str, shown: str) -> Iterator[Entry]:
 
 
 def exists(path: str) -> bool:
-    """Whether an object is there."""
+    """Whether an object exists."""
     with as_oserror(path):
         return bool(_blob(path).exists(retry=retry(), timeout=TIMEOUT_SECONDS))
 
 
 def read_bytes(path: str) -> bytes:
-    """Reads a whole object, in one request; its checksum is verified."""
+    """Reads an object in one request and verifies its checksum."""
     return read_file(path).data
 
 
 def read_file(path: str, admit: Admit | None = None) -> StoredFile:
-    """Reads an object in one request, its checksum verified; see `places.read_file`."""
+    """Reads an object in one request and verifies its checksum; see `places.read_file`."""
 
     def attempt() -> StoredFile:
         arriving = _Arriving(path, admit)
-        # The client's own retry goes on where an answer broke off, and then checks no checksum.
+        # The client's own retry resumes a broken download and then skips the checksum.
         _blob(path).download_to_file(
             arriving, checksum="crc32c", retry=None, timeout=TIMEOUT_SECONDS
         )
@@ -138,12 +139,12 @@ def read_file(path: str, admit: Admit | None = None) -> StoredFile:
     try:
         with as_oserror(path):
             return retried(attempt)
-    except _Refused as refused:  # what `admit` raised is no error of the service
+    except _Refused as refused:  # an exception of `admit` is not an error of the service
         raise refused.why from None
 
 
 class _Refused(Exception):
-    """Carries what ends a download through the client, which would take it for its own."""
+    """Passes the exception that ends a download through the client unchanged."""
 
     def __init__(self, why: BaseException) -> None:
         self.why = why
@@ -151,11 +152,11 @@ class _Refused(Exception):
 
 
 class _Arriving:
-    """A file that a download writes to and that may refuse what arrives.
+    """The file object that a download writes to; it can end the download.
 
     Args:
-        path: of the object.
-        admit: judges the first bytes.
+        path: the object.
+        admit: see `files.Admit`.
     """
 
     def __init__(self, path: str, admit: Admit | None) -> None:
@@ -164,10 +165,10 @@ class _Arriving:
         self._content = io.BytesIO()
 
     def write(self, piece: bytes) -> int:
-        """Takes the next piece.
+        """Adds the next piece.
 
         Raises:
-            _Refused: nothing more is wanted.
+            _Refused: the object is too large or was rejected.
         """
         size = self._content.tell() + len(piece)
         if self._limit is not None and size > self._limit:
@@ -178,12 +179,12 @@ class _Arriving:
         return len(piece)
 
     def seek(self, offset: int) -> int:
-        """Begins anew, as the client asks for where the service unpacks what it stores."""
+        """Restarts the content; the client calls it if the service decompresses the object."""
         self._content.truncate(offset)
         return self._content.seek(offset)
 
     def _judge(self) -> None:
-        """Lets the first bytes be judged, and the size that the service announces."""
+        """Calls `admit` on the first bytes and checks the size in the response's headers."""
         assert self._admit is not None
         try:
             self._limit = self._admit(self._content.getvalue()[:START_BYTES])
@@ -194,41 +195,41 @@ class _Arriving:
             raise _Refused(FileTooLarge(self._path, size, self._limit))
 
     def finish(self) -> StoredFile:
-        """Returns what arrived, whose checksum the client has verified."""
+        """Returns the content, whose checksum the client has verified."""
         if self._admit is not None and self._limit is None:
             self._judge()
-        data = self._content.getvalue()  # the very buffer, not a copy
+        data = self._content.getvalue()  # shares the buffer, no copy
         return StoredFile(data, _announced_crc32c() or f"{google_crc32c.value(data):08x}")
 
 
 def _announced_size() -> int | None:
-    """Returns the size of what is being downloaded by this thread, if the service gave it."""
+    """Returns the size of this thread's current download, if the response's headers have it."""
     headers = last_headers()
     size = headers.get("X-Goog-Stored-Content-Length") or headers.get("Content-Length") or ""
     return int(size) if size.isdigit() and not headers.get("Content-Encoding") else None
 
 
 def _announced_crc32c() -> str | None:
-    """Returns the checksum of what this thread has downloaded, if the service gave it."""
+    """Returns the checksum of this thread's last download, if the response's headers have it."""
     headers = last_headers()
-    if headers.get("Content-Encoding"):  # the checksum is that of the packed bytes
+    if headers.get("Content-Encoding"):  # the checksum is that of the compressed bytes
         return None
     found = re.search(r"\bcrc32c=([A-Za-z0-9+/=]+)", headers.get("X-Goog-Hash") or "")
     return base64.b64decode(found[1]).hex() if found else None
 
 
 def download(path: str, target: Path, crc32c: str) -> None:
-    """Reads an object of any size into a local file.
+    """Downloads an object of any size to a local file.
 
     Args:
         path: the object.
-        target: a file to make or to replace.
-        crc32c: what its content has to give, in base64.
+        target: the local file, which is replaced if it exists.
+        crc32c: the expected CRC-32C in base64.
     """
 
     def attempt() -> None:
         with target.open("w+b") as file:
-            # A broken answer is taken up where it ended, so the checksum is taken at the end.
+            # A broken download is resumed, so the checksum is computed at the end.
             _blob(path).download_to_file(
                 file, checksum=None, retry=retry(), timeout=TIMEOUT_SECONDS
             )
@@ -242,10 +243,10 @@ def download(path: str, target: Path, crc32c: str) -> None:
 def write_whole(path: str, data: bytes, *, replace: bool = False) -> None:
     """Writes an object in one upload; see `places.write_whole`.
 
-    A new object is uploaded under the condition that none of this name stands. Where one does and
-    has the very same bytes, it is this upload's own whose answer was lost, or that of another
-    worker with the same image, and all is done. So a record is never torn, doubled, or written
-    over unseen, and a late retry of a dead worker never undoes a newer write.
+    Without `replace`, the upload has the precondition that the object does not exist. If an object
+    with the same bytes exists, the write has succeeded: the response of this upload was lost, or
+    another worker has written the same image. A record is therefore never torn or silently
+    overwritten, and a late retry of a dead worker cannot undo a newer write.
     """
     _write(
         path,
@@ -257,10 +258,10 @@ def write_whole(path: str, data: bytes, *, replace: bool = False) -> None:
 
 @contextlib.contextmanager
 def open_whole(path: str, *, replace: bool = False) -> Iterator[IO[bytes]]:
-    """Opens a local file that is uploaded at the end; see `places.open_whole`."""
+    """Opens a temporary local file that is uploaded at the end; see `places.open_whole`."""
     with tempfile.TemporaryFile() as file:
         yield file
-        size = file.seek(0, 2)  # known, a small file is one request
+        size = file.seek(0, 2)  # with a known size, a small file is one request
         _write(
             path,
             lambda blob, how: blob.upload_from_file(file, rewind=True, size=size, **how),
@@ -287,23 +288,23 @@ def _write(
                 upload(blob, how)
                 return
             except PreconditionFailed:
-                standing = blob.bucket.get_blob(blob.name, retry=retry(), timeout=TIMEOUT_SECONDS)
-            if standing is None:  # gone in the meantime
+                existing = blob.bucket.get_blob(blob.name, retry=retry(), timeout=TIMEOUT_SECONDS)
+            if existing is None:  # removed in the meantime
                 continue
-            if (standing.size, standing.crc32c) == identity():
+            if (existing.size, existing.crc32c) == identity():
                 return
-            raise OtherContent(f"{path} is there with other content: another run wrote it")
-    raise OSError(f"{path}: others keep writing and removing it")
+            raise OtherContent(f"{path} exists with other content: another run wrote it")
+    raise OSError(f"{path}: other processes keep writing and removing it")
 
 
 def remove(path: str) -> None:
-    """Removes one object; one that is missing is fine."""
+    """Removes an object; does nothing if it is missing."""
     with contextlib.suppress(FileNotFoundError), as_oserror(path):
         _blob(path).delete(retry=retry(), timeout=TIMEOUT_SECONDS)
 
 
 def why_not_writable(folder: str) -> str | None:
-    """Asks for one name: whether a bucket may be written to shows at the first write."""
+    """Lists one name. A missing write permission is found only at the first write."""
     try:
         next(list_files(folder), None)
     except OSError as error:
@@ -315,7 +316,7 @@ def _split(path: str) -> tuple[str, str]:
     """Returns the bucket and the object's name, which may be empty.
 
     Raises:
-        OSError: there can be no such bucket; `FileNotFoundError` where none is named.
+        OSError: the bucket's name is invalid; `FileNotFoundError` if it is missing.
     """
     if why := check_name(path):
         raise (FileNotFoundError if "names no" in why else OSError)(f"{path}: {why}")

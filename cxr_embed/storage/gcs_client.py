@@ -1,4 +1,4 @@
-"""How this program speaks to Google Cloud Storage: settings, one client, retries, errors."""
+"""The Google Cloud Storage client of a process: settings, retries and errors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 
 from cxr_embed.errors import PlaceUnavailable, UsageError, one_line
 
-# Kept in the environment, so that processes that this one starts have them, too.
+# Kept in the environment, so that child processes inherit them.
 BILLING_PROJECT_VARIABLE = "CXR_EMBED_GCS_BILLING_PROJECT"
 RETRY_SECONDS_VARIABLE = "CXR_EMBED_GCS_RETRY_SECONDS"
 
-# To connect; between two pieces of an answer.
+# Connect timeout, read timeout.
 TIMEOUT_SECONDS = (10.0, 60.0)
 
 _RETRY_SECONDS = 180.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 20.0
 
-# More than the threads of a worker, so that none of them waits for a connection or opens anew.
+# More than a worker's threads, so that no thread waits for a connection or opens a new one.
 _CONNECTIONS = 64
 
 _Result = TypeVar("_Result")
@@ -30,12 +30,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class GcsSettings:
-    """How to speak to Google Cloud Storage; small, and pickles on its way to a worker.
+    """Settings of the Google Cloud Storage client; can be pickled for workers.
 
     Attributes:
-        billing_project: pays for requests and traffic; needed for requester-pays buckets.
-        retry_seconds: how long one read, write or page of a listing is tried again while the
-            service is busy or away.
+        billing_project: project that pays for requests and traffic; required for requester-pays
+            buckets.
+        retry_seconds: how long a read, a write or a page of a listing is retried while the service
+            is busy or unavailable.
     """
 
     billing_project: str | None = None
@@ -43,7 +44,7 @@ class GcsSettings:
 
 
 def configure(settings: GcsSettings) -> None:
-    """Sets how this process and those that it starts speak to Google Cloud Storage."""
+    """Configures the Google Cloud Storage client of this process and its child processes."""
     os.environ[RETRY_SECONDS_VARIABLE] = str(settings.retry_seconds)
     if settings.billing_project:
         os.environ[BILLING_PROJECT_VARIABLE] = settings.billing_project
@@ -52,20 +53,20 @@ def configure(settings: GcsSettings) -> None:
 
 
 def settings() -> GcsSettings:
-    """Returns what was configured, by `configure` or in the environment.
+    """Returns the settings from `configure` or from the environment.
 
     Raises:
-        UsageError: the environment gives no number of seconds.
+        UsageError: the seconds in the environment are not a number.
     """
     seconds = os.environ.get(RETRY_SECONDS_VARIABLE) or _RETRY_SECONDS
     try:
         return GcsSettings(os.environ.get(BILLING_PROJECT_VARIABLE) or None, float(seconds))
     except ValueError as error:
-        raise UsageError(f"{RETRY_SECONDS_VARIABLE}={seconds} is no number of seconds") from error
+        raise UsageError(f"{RETRY_SECONDS_VARIABLE}={seconds} is not a number") from error
 
 
 class Corrupt(Exception):
-    """An object arrived with another checksum than it has."""
+    """The downloaded bytes do not match the object's checksum."""
 
 
 def retry() -> Any:
@@ -82,7 +83,7 @@ def retry() -> Any:
 
 
 def retried(attempt: Callable[[], _Result]) -> _Result:
-    """Calls `attempt` until it succeeds, fails for good, or the time is used up."""
+    """Calls `attempt` until it succeeds, raises a permanent error, or the retry time is over."""
     result: _Result = retry()(attempt)()
     return result
 
@@ -91,17 +92,17 @@ def _should_retry(error: BaseException) -> bool:
     from google.cloud.storage import retry as google_retry
     from google.cloud.storage.exceptions import DataCorruption
 
-    # The client's own list: 408, 429, 5xx, and connections that break or time out.
+    # The client's own list: 408, 429, 5xx, broken connections and timeouts.
     return isinstance(error, DataCorruption | Corrupt) or google_retry.DEFAULT_RETRY._predicate(
         error
     )
 
 
-# One client a process: it is safe for threads, not for forks, and its connections are kept.
+# One client per process: it keeps its connections and is safe for threads, but not for forks.
 _clients: dict[tuple[int, str | None], Any] = {}
 _clients_lock = threading.Lock()
 
-# The headers of the last answer, for each thread.
+# The headers of the last response, for each thread.
 _last_answer = threading.local()
 
 
@@ -117,7 +118,7 @@ if hasattr(os, "register_at_fork"):
 
 def client() -> Any:
     """Returns this process's client."""
-    # Only tests name an emulator, and another one each.
+    # Tests set an emulator, each test another one.
     key = os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST")
     with _clients_lock:
         if key not in _clients:
@@ -127,10 +128,10 @@ def client() -> Any:
 
 
 def last_headers() -> Any:
-    """Returns the headers of the last answer that this thread got, by name in any case.
+    """Returns the headers of this thread's last response; names are case-insensitive.
 
-    The client hands a download's content to a writer, and its headers to nobody until the end:
-    then it is too late to refuse a file that is too large.
+    During a download the client does not expose the response's headers. They are needed before the
+    end of a download, to reject a file that is too large.
     """
     return _last_answer.headers
 
@@ -144,7 +145,7 @@ def _new_client() -> Any:
     from google.cloud import storage
     from requests.adapters import HTTPAdapter
 
-    # Else the client asks for each bucket's own metadata, to label traces that are not collected.
+    # Otherwise the client requests each bucket's metadata, to label traces that are not collected.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         made = storage.Client.create_anonymous_client()
@@ -152,7 +153,7 @@ def _new_client() -> Any:
         credentials, project = google.auth.default(
             scopes=["https://www.googleapis.com/auth/devstorage.read_write"]
         )
-        # Only making a bucket needs a project, and nothing here makes one.
+        # A project is needed only to create a bucket, which this program never does.
         made = storage.Client(project or "none", credentials)
     adapter = HTTPAdapter(pool_maxsize=_CONNECTIONS)
     made._http.mount("https://", adapter)
@@ -163,17 +164,17 @@ def _new_client() -> Any:
 
 @contextlib.contextmanager
 def as_oserror(path: str) -> Iterator[None]:
-    """Turns the client's many exceptions into those that local files raise.
+    """Raises the client's exceptions as those of local files.
 
     Args:
-        path: what errors name.
+        path: the path in the messages.
 
     Raises:
         FileNotFoundError: the object or bucket does not exist.
         PermissionError: access to it is forbidden.
         PlaceUnavailable: the service did not answer after all retries, or there are no valid
             credentials for it.
-        OSError: anything else that the service refused or broke.
+        OSError: any other error of the service.
     """
     from google.api_core import exceptions
     from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
@@ -198,7 +199,7 @@ def as_oserror(path: str) -> Iterator[None]:
         ) from error
     except exceptions.RetryError as error:
         gave_up = f"{path}: gave up after {settings().retry_seconds:.0f} s: {_why(error.cause)}"
-        if isinstance(error.cause, DataCorruption | Corrupt):  # this object's own trouble
+        if isinstance(error.cause, DataCorruption | Corrupt):  # only this object is affected
             raise OSError(gave_up) from error
         raise PlaceUnavailable(gave_up) from error
     except (
@@ -214,18 +215,18 @@ def as_oserror(path: str) -> Iterator[None]:
         InvalidResponse,
         Corrupt,
         DataCorruption,
-        UnicodeError,  # a name that is not text
+        UnicodeError,  # a name that is not valid text
     ) as error:
         raise OSError(f"{path}: {_why(error)}") from error
 
 
 def _why(error: BaseException | None) -> str:
-    """Returns what the service or the connection answered, in one line."""
+    """Returns the service's or the connection's error message in one line."""
     errors = getattr(error, "errors", None)
-    said = errors[0].get("message") if errors and isinstance(errors[0], dict) else None
+    message = errors[0].get("message") if errors and isinstance(errors[0], dict) else None
     code = getattr(error, "code", None)
     status = f"{int(code)} " if isinstance(code, int) else ""
-    text = f"{status}{said or type(error).__name__}"
-    if "requester pays" in f"{said} {error}".lower() and not settings().billing_project:
+    text = f"{status}{message or type(error).__name__}"
+    if "requester pays" in f"{message} {error}".lower() and not settings().billing_project:
         text += ": pass --gcs_billing_project, the project that pays for reading it"
     return one_line(text)

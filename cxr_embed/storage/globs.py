@@ -1,11 +1,11 @@
-"""Globs, one meaning for disks and buckets: that of Python's `glob` with `recursive=True`.
+"""Matches globs on disks and in buckets as Python's `glob` does with `recursive=True`.
 
-`*`, `?` and `[a-z]`, `[!a-z]` match within one name; a name `**` matches any number of folders,
-none included; what begins with a dot is matched only by a part of the pattern that does, too.
+`*`, `?`, `[a-z]` and `[!a-z]` match within one name. A name `**` matches zero or more folders. A
+name that begins with a dot is matched only by a part of the pattern that begins with a dot.
 
-Not `glob` itself: it leaves out folders that it cannot list without an error, and knows no buckets.
-Not google-cloud-storage's `match_glob`: its `**` is not a whole name, it has braces, and hidden
-files are like others.
+Python's `glob` cannot be used: it silently omits folders that it cannot list, and does not support
+buckets. google-cloud-storage's `match_glob` cannot be used either: its `**` need not be a whole
+name, it has braces, and it treats hidden files like other files.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 _MAGIC = re.compile(r"[*?\[]")
 
-# How many parts of the pattern may have been used up: several, since `**` may go on or end.
+# Possible numbers of matched parts of the pattern: several, since `**` may continue or end.
 Progress = frozenset[int]
 
 
 class _Part(NamedTuple):
-    """One name of a pattern; `literal` is None where several names match it."""
+    """One name of a pattern; `literal` is None if several names match it."""
 
     literal: str | None
     matches: Callable[[str], object]
@@ -35,23 +35,23 @@ def has_magic(path: str) -> bool:
 
 
 def fixed_folder(pattern: str) -> str:
-    """Returns the folder that a pattern's matches have in common, with the slash at its end."""
+    """Returns the folder before a pattern's first wildcard, with a slash at its end."""
     fixed = _MAGIC.split(pattern, maxsplit=1)[0]
     return fixed[: fixed.rfind("/") + 1]
 
 
 class Glob:
-    """A pattern that is compared with a path name by name.
+    """A pattern that is compared with a path, one name after another.
 
     Args:
-        pattern: of a path's names below `fixed_folder`.
+        pattern: the pattern below its `fixed_folder`.
     """
 
     def __init__(self, pattern: str) -> None:
-        # With a slash at its end it means folders only.
+        # A pattern with a slash at its end matches only folders.
         self.only_folders = pattern.endswith("/")
         self._parts = [_part(part) for part in pattern.split("/") if part]
-        # How many parts there are before those `**` that the pattern ends with.
+        # Number of parts before the trailing `**` parts.
         self._last_named = len(self._parts)
         while self._last_named and self._parts[self._last_named - 1].is_any_folders:
             self._last_named -= 1
@@ -61,7 +61,7 @@ class Glob:
         return self._past_any_folders({0})
 
     def step(self, progress: Progress, name: str) -> Progress:
-        """Returns the progress after one more name; empty where nothing can match any more."""
+        """Returns the progress after one more name; empty if no match is possible any more."""
         after = set()
         for used in progress:
             if used == len(self._parts):
@@ -72,13 +72,13 @@ class Glob:
         return self._past_any_folders(after)
 
     def is_match(self, progress: Progress) -> bool:
-        """Whether the names so far, all of them folders', match the whole pattern."""
+        """Whether the folders so far match the whole pattern."""
         return len(self._parts) in progress
 
     def is_file(self, progress: Progress, name: str) -> bool:
-        """Whether a file of this name matches, after the folders that led to `progress`.
+        """Whether a file of this name matches, after the folders of `progress`.
 
-        Unlike a folder, it does not match where nothing is left for a `**` at the end.
+        Unlike a folder, a file must itself match a trailing `**`.
         """
         if self.only_folders:
             return False
@@ -90,7 +90,7 @@ class Glob:
         return False
 
     def next_names(self, progress: Progress) -> list[str] | None:
-        """Returns the only names that can come next, or None where the folder has to tell."""
+        """Returns the only possible next names, or None if the folder must be listed."""
         names = []
         for used in progress:
             if used < len(self._parts):
@@ -101,11 +101,11 @@ class Glob:
         return names
 
     def below(self, path: str) -> str | None:
-        """Compares a file's path.
+        """Compares a file's path with the pattern.
 
         Returns:
-            An empty string where the file matches; where one of its folders does, the file's path
-            below that folder, the innermost if there are several; else None.
+            An empty string if the file matches. If one of its folders matches, the file's path
+            below the innermost such folder. Otherwise None.
         """
         progress, found = self.start(), None
         if self.is_match(progress):
@@ -121,7 +121,7 @@ class Glob:
         return found
 
     def _past_any_folders(self, progress: set[int]) -> Progress:
-        """Adds what follows each `**`, which may match no folder at all."""
+        """Adds the parts after each `**`, which may match zero folders."""
         for used in sorted(progress):
             beyond = used
             while beyond < len(self._parts) and self._parts[beyond].is_any_folders:

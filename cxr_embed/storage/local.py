@@ -1,4 +1,4 @@
-"""Files on this machine's file systems."""
+"""Reads, writes and lists files in local file systems."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ from cxr_embed.storage import whole_files
 from cxr_embed.storage.files import START_BYTES, Admit, Entry, FileTooLarge, StoredFile
 from cxr_embed.storage.globs import Glob, Progress, fixed_folder
 
-# Which folder this is, whatever leads to it.
+# Device and inode, which identify a folder independently of its path.
 _Identity = tuple[int, int]
 
 
 def check_name(path: str) -> str | None:
-    """Any text is a local path."""
+    """Returns None, since any text is a valid local path."""
     del path
     return None
 
 
 def list_files(folder: str) -> Iterator[Entry]:
     """Yields every file below `folder`; see `places.list_files`."""
-    for below, entries in _walk(folder):
+    for below, entries in _list_folders(folder):
         for entry in entries:
             yield Entry(f"{below}{entry.name}", _size(entry))
 
 
 def list_paths(folder: str) -> Iterator[str]:
-    """Yields the paths that `list_files` does, without asking for each file's size."""
-    for below, entries in _walk(folder):
+    """Yields the paths of `list_files` without reading each file's size."""
+    for below, entries in _list_folders(folder):
         yield from (f"{below}{entry.name}" for entry in entries)
 
 
-def _walk(folder: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Yields for each folder its path below the first one, up to the last slash, and its files.
+def _list_folders(folder: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yields each folder's path below the first one, with a slash at its end, and its files.
 
-    `os.walk` leaves out what cannot be listed, and asks twice for what a listing has told.
+    `os.walk` is not used, since it silently omits folders that cannot be listed and discards the
+    file types that a listing contains.
     """
     seen: set[_Identity] = set()
     waiting = [(folder, "")]
@@ -50,11 +51,11 @@ def _walk(folder: str) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
         directory, below = waiting.pop()
         try:
             identity = _identity(directory)
-            if identity in seen:  # a link back up, or a second one to the same folder
+            if identity in seen:  # a link to a parent, or a second link to the same folder
                 continue
             entries = _scan(directory)
         except (FileNotFoundError, NotADirectoryError):
-            if directory == folder:  # missing as a whole
+            if directory == folder:  # the listed folder itself is missing
                 return
             raise
         seen.add(identity)
@@ -73,35 +74,35 @@ def _identity(folder: str) -> _Identity:
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:
-    """Lists one folder whole.
+    """Lists one folder completely.
 
     Raises:
-        OSError: it cannot be listed; its `filename` is the folder.
+        OSError: the folder cannot be listed; `filename` is the folder.
     """
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        # An error half-way through a listing need not name the folder.
+        # An error in the middle of a listing may not contain the folder.
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), folder) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads nowhere: an error for whoever opens it
+    except OSError:  # a broken link, which raises an error when it is opened
         return False
 
 
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a link that leads nowhere: an error for whoever opens it
+    except OSError:  # a broken link, which raises an error when it is opened
         return 0
 
 
 def matches(pattern: str) -> Iterator[tuple[str, str]]:
-    """Yields the files that a glob leads to; see `places.matches`."""
+    """Yields the files that a glob selects; see `places.matches`."""
     base = fixed_folder(pattern)
     glob = Glob(pattern[len(base) :])
     yield from _descend(base, glob, glob.start(), ())
@@ -110,7 +111,7 @@ def matches(pattern: str) -> Iterator[tuple[str, str]]:
 def _descend(
     folder: str, glob: Glob, progress: Progress, above: tuple[_Identity, ...]
 ) -> Iterator[tuple[str, str]]:
-    """Searches `folder`, which ends with a slash or is empty for the current one."""
+    """Searches `folder`, which ends with a slash, or is empty for the current folder."""
     if glob.is_match(progress):
         for below in list_paths(folder or "."):
             yield f"{folder}{below}", below
@@ -121,7 +122,7 @@ def _descend(
         if above:
             raise
         return
-    if identity in above:  # a link back up
+    if identity in above:  # a link to a parent
         return
     for name, is_folder in names:
         if not is_folder:
@@ -137,7 +138,7 @@ def _names(folder: str, glob: Glob, progress: Progress) -> list[tuple[str, bool]
     if names is None:
         return [(entry.name, _is_folder(entry)) for entry in _scan(folder or ".")]
     found = []
-    # A folder whose files may be opened and not listed: enough where the pattern names them.
+    # A folder without list permission can be searched if the pattern has the names.
     for name in names:
         path = Path(f"{folder}{name}")
         try:
@@ -149,35 +150,35 @@ def _names(folder: str, glob: Glob, progress: Progress) -> list[tuple[str, bool]
 
 
 def exists(path: str) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder exists."""
     return Path(path).exists()
 
 
 def read_bytes(path: str) -> bytes:
-    """Reads a whole file, a pipe, too."""
+    """Reads a whole file or pipe."""
     return Path(path).read_bytes()
 
 
 def read_file(path: str, admit: Admit | None = None) -> StoredFile:
-    """Reads an ordinary file; see `places.read_file`."""
+    """Reads a regular file; see `places.read_file`."""
     try:
-        # Without the flag, opening a pipe that has no writer waits for one.
+        # Without the flag, opening a pipe blocks until it has a writer.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except ValueError as error:  # a NUL, or what the file system's encoding cannot hold
+    except ValueError as error:  # a NUL, or a character that the file system cannot encode
         raise OSError(errno.EINVAL, f"not a path: {error}", path) from error
     with os.fdopen(handle, "rb", buffering=0) as file:
         status = os.fstat(handle)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not an ordinary file", path)
+            raise OSError(errno.EINVAL, "not a regular file", path)
         limit = None
         if admit is not None:
             limit = admit(file.read(START_BYTES))
             file.seek(0)
             if status.st_size > limit:
                 raise FileTooLarge(path, status.st_size, limit)
-        # The size is what the file had a moment ago, and some file systems give none.
+        # The file may have grown since `fstat`, and some file systems report no size.
         pieces, size, wanted = [], 0, status.st_size + 1
         while piece := file.read(wanted):
             pieces.append(piece)
@@ -196,22 +197,22 @@ def write_whole(path: str, data: bytes, *, replace: bool = True) -> None:
 
 
 def open_whole(path: str, *, replace: bool = True) -> AbstractContextManager[IO[bytes]]:
-    """Opens a file to be written; see `places.open_whole`."""
+    """Opens a file for writing; see `places.open_whole`."""
     del replace
     return whole_files.open_whole(path)
 
 
 def remove(path: str) -> None:
-    """Removes one file; one that is missing is fine."""
+    """Removes a file; does nothing if it is missing."""
     Path(path).unlink(missing_ok=True)
 
 
 def why_not_writable(folder: str) -> str | None:
-    """Returns why no file can be written below `folder`, without writing one; None if it can."""
+    """Returns why files cannot be written below `folder`, or None; writes nothing."""
     nearest = Path(folder).absolute()
     while not nearest.exists() and nearest != nearest.parent:
         if nearest.is_symlink():
-            return f"{nearest} is a link to nowhere"
+            return f"{nearest} is a broken link"
         nearest = nearest.parent
     if not nearest.is_dir():
         return f"{nearest} is not a folder"

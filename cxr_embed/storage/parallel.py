@@ -1,4 +1,4 @@
-"""Many reads at a time."""
+"""Calls a function on many arguments in parallel, for reads."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _Result = TypeVar("_Result")
 def in_parallel(
     function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]
 ) -> Iterator[_Result]:
-    """Yields `function` of each argument, in order, several at a time.
+    """Yields `function` of each argument in order, with several calls in parallel threads.
 
-    For reads, whose waiting overlaps. Only a few results are held that have not been taken yet.
+    It is meant for reads, which mostly wait. The number of results held in memory is bounded.
     """
     remaining = iter(arguments)
     with ThreadPoolExecutor(_READS_AT_A_TIME) as pool:

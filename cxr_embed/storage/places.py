@@ -1,6 +1,6 @@
-"""Which places there are, what an address of each looks like, and the way to each one's module.
+"""The registry of storage places: checks addresses and calls the module of each place.
 
-A further place is a module with the functions of `files.Place`, and one line in `PLACES`.
+To add a place, write a module with the functions of `files.Place` and add it to `PLACES`.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from cxr_embed.errors import UsageError
 from cxr_embed.storage import gcs, local
 from cxr_embed.storage.files import Admit, Entry, Place, StoredFile
 
-# What an address begins with, before `://`, and who reads and writes there.
+# The module for each scheme, the part of an address before `://`.
 PLACES: dict[str, Place] = {"gs": gcs}
 
-# One letter is a drive of Windows. A path that begins with a dot or a slash is local.
+# A single letter is a Windows drive. A path that begins with a dot or a slash is local.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*)", re.DOTALL)
 
 
-# How this process reaches storage services; pickles on its way to workers.
+# Settings of the storage services of a process; can be pickled for workers.
 Settings = gcs.GcsSettings
 
 
 def settings() -> Settings:
-    """Returns how this process reaches storage services."""
+    """Returns this process's settings of the storage services."""
     return gcs.settings()
 
 
 def configure(settings: Settings) -> None:
-    """Sets how this process reaches storage services."""
+    """Configures the storage services of this process."""
     gcs.configure(settings)
 
 
 def check_place(path: str, flag: str) -> None:
-    """Refuses what cannot be a path or an address, before anything is read or written.
+    """Checks that a path or an address is valid, before anything is read or written.
 
     Args:
-        path: as the user gave it.
-        flag: what it was given with, `--input_path` for example; the message begins with it.
+        path: the path from the user.
+        flag: the flag of the path, such as `--input_path`; the message begins with it.
 
     Raises:
-        UsageError: it holds a NUL, is an address of a kind that is not supported, holds a user
-            name or password, which the message does not repeat, or names no possible bucket.
+        UsageError: the path contains a NUL, has an unsupported scheme, has an invalid bucket name,
+            or contains a user name or password, which the message does not repeat.
     """
     check_address(path, flag)
     if why := _place(path).check_name(path):
@@ -53,35 +53,35 @@ def check_place(path: str, flag: str) -> None:
 
 
 def check_address(path: str, flag: str) -> None:
-    """Does what `check_place` does, but for names that only this one path is to blame for.
+    """Does the checks of `check_place` except that of the bucket's name.
 
-    For the lines of a list, where a bucket that cannot exist is that image's fault.
+    It is used for the lines of a list, where an invalid bucket name is a failure of one image.
 
     Args:
-        path: as the user gave it.
-        flag: what it was given with.
+        path: the path from the user.
+        flag: the flag of the path.
 
     Raises:
         UsageError: see `check_place`.
     """
     if "\0" in path:
-        raise UsageError(f"{flag} holds a NUL, which no path can")
+        raise UsageError(f"{flag} contains a NUL, which is not valid in a path")
     address = _ADDRESS.fullmatch(path)
     if address is None:
         return
     scheme, authority, rest = address.groups()
-    # No bucket's name has a colon: before a password with a slash in it, it shows nevertheless.
+    # A bucket's name has no colon. The colon also reveals a password that contains a slash.
     if "@" in authority or (scheme in PLACES and ":" in authority):
         raise UsageError(
-            f"{flag}: this {scheme}:// address holds a user name or password: leave it out; "
-            "credentials come from the environment"
+            f"{flag}: this {scheme}:// address contains a user name or password: remove it; "
+            "credentials are taken from the environment"
         )
     if scheme not in PLACES:
         secret = any(sign in authority + rest for sign in "@:?#")
         shown = f"{scheme}://…" if secret else path
         kinds = ", ".join(f"{known}://" for known in PLACES)
         raise UsageError(
-            f"{flag} {shown}: {scheme}:// is not supported; it can be a local path or {kinds}"
+            f"{flag} {shown}: {scheme}:// is not supported; pass a local path or {kinds}"
         )
 
 
@@ -95,7 +95,7 @@ def _place(path: str) -> Place:
     """Returns the module for a path.
 
     Raises:
-        OSError: it is an address of a kind that is not supported.
+        OSError: the scheme is not supported.
     """
     if is_remote(path):
         return PLACES[path.partition("://")[0]]
@@ -114,25 +114,25 @@ def join(folder: str, *parts: str) -> str:
 
 
 def start_of(folder: str) -> str:
-    """Returns what `join` puts before a path: for many paths, joined by adding strings."""
+    """Returns the prefix that `join` adds to a path, to join many paths by string addition."""
     return join(folder, "_")[:-1]
 
 
 def list_files(folder: str) -> Iterator[Entry]:
-    """Yields every file below `folder`; nothing where it is missing.
+    """Yields every file below `folder`, including hidden files; nothing if it is missing.
 
-    A bucket is listed page by page and sorted by name; a disk is in no particular order. Links to
-    folders are followed once. Hidden files are listed, too.
+    The files of a bucket are sorted by name and listed page by page. Local files have no particular
+    order. Links to folders are followed once.
 
     Raises:
-        OSError: a part of it cannot be listed, which the error names; `FileNotFoundError` where a
-            bucket does not exist.
+        OSError: a folder cannot be listed, which the error names; `FileNotFoundError` if a bucket
+            does not exist.
     """
     return _place(folder).list_files(folder)
 
 
 def list_paths(folder: str) -> Iterator[str]:
-    """Yields the paths that `list_files` does, faster: no file is asked for its size.
+    """Yields the paths of `list_files`; faster, since file sizes are not read.
 
     Raises:
         OSError: as `list_files`.
@@ -141,23 +141,23 @@ def list_paths(folder: str) -> Iterator[str]:
 
 
 def matches(pattern: str) -> Iterator[tuple[str, str]]:
-    """Yields the files that a glob leads to: those that match, and all below folders that do.
+    """Yields the files that a glob selects: matching files, and all files below matching folders.
 
-    What matches is what Python's `glob` finds with `recursive=True`, in buckets, too; see `globs`.
-    A file comes several times where several folders above it match.
+    The pattern matches as in Python's `glob` with `recursive=True`, also in buckets; see `globs`. A
+    file is yielded several times if several of its folders match.
 
     Yields:
-        The file's path, as `pattern` begins; its path below the folder that matches, or nothing
-        where the file itself does.
+        The file's path, and its path below the matching folder, which is empty if the file itself
+        matches.
 
     Raises:
-        OSError: a folder that may hold matches cannot be listed.
+        OSError: a folder that may contain matches cannot be listed.
     """
     return _place(pattern).matches(pattern)
 
 
 def exists(path: str) -> bool:
-    """Whether a file or local folder is there."""
+    """Whether a file or local folder exists."""
     return _place(path).exists(path)
 
 
@@ -165,35 +165,37 @@ def read_bytes(path: str) -> bytes:
     """Reads a whole file.
 
     Raises:
-        OSError: it cannot be read; `FileNotFoundError` where it is missing.
+        OSError: the file cannot be read; `FileNotFoundError` if it is missing.
     """
     return _place(path).read_bytes(path)
 
 
 def read_file(path: str, admit: Admit | None = None) -> StoredFile:
-    """Reads a file that may be anything: too large, not ordinary, no image.
+    """Reads a file with a size limit that depends on its first bytes.
 
-    In a bucket it is one request, tried again where an answer breaks off or fails its checksum.
+    In a bucket this is one request, which is retried if the response breaks off or its checksum
+    does not match.
 
     Args:
-        path: of the file.
-        admit: gets its first bytes, returns the largest size in bytes that is worth reading, and
-            may raise to refuse it; then the rest is not read. It may be called more than once.
+        path: the file.
+        admit: receives the first bytes and returns the maximum size in bytes to read, or raises to
+            reject the file before the rest is read. It may be called more than once.
 
     Returns:
         The content and its CRC-32C.
 
     Raises:
-        FileTooLarge: it is larger than `admit` allows. No more than that was held in memory.
+        FileTooLarge: the file is larger than `admit` allows. Not more than the limit was held in
+            memory.
         PlaceUnavailable: the service did not answer.
-        OSError: it cannot be read, or is no ordinary file.
-        Exception: what `admit` raised, unchanged.
+        OSError: the file cannot be read or is not a regular file.
+        Exception: any exception of `admit`, unchanged.
     """
     return _place(path).read_file(path, admit)
 
 
 class _Enough(Exception):
-    """The first bytes of a file, when no more are wanted."""
+    """Ends a read after the first bytes, which are its argument."""
 
 
 def read_start(path: str) -> bytes:
@@ -214,28 +216,30 @@ def read_start(path: str) -> bytes:
 
 
 def write_whole(path: str, data: bytes, *, replace: bool = False) -> None:
-    """Writes a file that appears whole or not at all, making its folder if missing.
+    """Writes a file atomically and creates its folder if missing.
 
     Args:
-        path: of the file.
-        data: its content.
-        replace: for buckets: whether a file with other content may stand there. Without it, that
-            is an error; the same content is fine. A local file replaces what stands either way.
+        path: the file.
+        data: the content.
+        replace: whether to replace an existing object in a bucket. Without it, an object with
+            other content is an error, and one with the same content is kept. An existing local
+            file is always replaced.
 
     Raises:
-        OtherContent: in a bucket, without `replace`: another run wrote other bytes.
-        OSError: it cannot be written; nothing is left behind.
+        OtherContent: in a bucket, without `replace`: the object exists with other content.
+        OSError: the file cannot be written. No partial file remains.
     """
     _place(path).write_whole(path, data, replace=replace)
 
 
 def open_whole(path: str, *, replace: bool = False) -> AbstractContextManager[IO[bytes]]:
-    """Opens a file to be written piece by piece that appears whole or not at all.
+    """Opens a file that is written piece by piece and appears atomically at the end.
 
-    For files too large for memory; what is written can be read back before the context ends.
+    It is meant for files that do not fit in memory. The written content can be read back before
+    the context ends.
 
     Args:
-        path: of the file.
+        path: the file.
         replace: as for `write_whole`.
 
     Raises:
@@ -245,12 +249,12 @@ def open_whole(path: str, *, replace: bool = False) -> AbstractContextManager[IO
 
 
 def remove(path: str) -> None:
-    """Removes one file; one that is missing is fine."""
+    """Removes a file; does nothing if it is missing."""
     _place(path).remove(path)
 
 
 def why_not_writable(folder: str) -> str | None:
-    """Returns why no file can be written below `folder`, without writing one; None if it can."""
+    """Returns why files cannot be written below `folder`, or None; writes nothing."""
     try:
         return _place(folder).why_not_writable(folder)
     except OSError as error:

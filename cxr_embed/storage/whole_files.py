@@ -1,4 +1,4 @@
-"""Local files that appear whole or not at all: written under another name, then renamed."""
+"""Writes local files atomically: under a temporary name, which is then renamed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # no such locks on this system: its leftovers are not recognised
+except ImportError:  # without file locks, abandoned temporary files are not recognised
     fcntl = None  # type: ignore[assignment]
 
-# Files being written. The name is short, so that it fits wherever the final one does.
+# Names of files being written. They are short, so that they fit wherever the final name fits.
 _TEMPORARY_PREFIX = ".cxr-embed-"
 _TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Writes a file, making its folder if missing; what has that name is replaced.
+    """Writes a file and creates its folder if missing; an existing file is replaced.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the file cannot be written. No partial file remains.
     """
     target = Path(path)
     for attempt in range(3):
@@ -32,7 +32,8 @@ def write_whole(path: str, data: bytes) -> None:
             _write_and_rename(temporary, target, data)
             return
         except FileNotFoundError:
-            # No folder yet; or another run has just taken the file for a dead run's leftover.
+            # The folder does not exist, or another run has removed the file as abandoned before
+            # this process locked it.
             if attempt == 2:
                 raise
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,11 +43,11 @@ def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb", buffering=0) as file:
-            # The lock lives as long as the writer, so a killed writer's file is recognised.
+            # The lock ends with the process, so the file of a killed writer is recognised.
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX)
             rest = memoryview(data)
-            while rest:  # a disk that is filling up takes a part
+            while rest:  # a nearly full disk may accept a part
                 rest = rest[file.write(rest) :]
             temporary.replace(target)
     except BaseException:
@@ -57,12 +58,12 @@ def _write_and_rename(temporary: Path, target: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def open_whole(path: str) -> Iterator[IO[bytes]]:
-    """Opens a file to be written piece by piece; what has that name is replaced at the end.
+    """Opens a file that is written piece by piece; an existing file is replaced at the end.
 
-    What is written can be read back before the context ends.
+    The written content can be read back before the context ends.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the file cannot be written. No partial file remains.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +86,12 @@ def _temporary_beside(target: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file name is one that `write_whole` uses on the way."""
+    """Whether a file name is a temporary name of `write_whole` or `open_whole`."""
     return name.startswith(_TEMPORARY_PREFIX) and name.endswith(_TEMPORARY_SUFFIX)
 
 
 def remove_if_abandoned(path: str) -> bool:
-    """Removes a temporary file whose writer is dead; returns whether it did."""
+    """Removes a temporary file if its writer is dead; returns whether it was removed."""
     if fcntl is None:
         return False
     try:

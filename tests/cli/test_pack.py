@@ -48,7 +48,7 @@ def test_the_summary(start: Any, output: Path, tmp_path: Path) -> None:
         input_path=output, output_path=tmp_path / "packed", dtype="float16", normalise=True
     )
     assert "files       0 written, 1 already there" in again.out
-    assert again.err == "1 files stand already\n"
+    assert again.err == "1 files exist already\n"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_summary(start: Any, output: Path, tmp_path: Path) -> None:
         ({"input_path": "out"}, "--output_path is missing"),
         ({"input_path": "out", "output_path": "x", "format": "csv"}, "csv"),
         ({"input_path": "nowhere", "output_path": "x"}, "no embeddings in nowhere"),
-        ({"input_path": "out", "output_path": "out/x"}, "lies in --input_path"),
+        ({"input_path": "out", "output_path": "out/x"}, "is inside --input_path"),
         ({"input_path": "out", "output_path": "x", "formt": "npz"}, "did you mean --format?"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

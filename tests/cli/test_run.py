@@ -91,7 +91,7 @@ def test_help_shows_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
             {"endpoint_id": "1", "embeddings_project": "p", "endpoint_location": "europe-west4"},
             "--model_path means nothing together with --endpoint_id",
         ),
-        ({"model_config": "elixr_v9"}, "none of the ready ones"),
+        ({"model_config": "elixr_v9"}, "one of the included configs"),
         ({"ovewrite": True}, "unknown flag --ovewrite; did you mean --overwrite?"),
         ({"no_such_flag": 3}, "unknown flag --no_such_flag"),
         ({"direct_num_workers": "x"}, "--direct_num_workers"),

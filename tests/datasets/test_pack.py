@@ -203,10 +203,10 @@ def test_bad_records_are_never_packed(tmp_path: Path, damage: str) -> None:
 
 
 def test_the_output_is_a_folder_of_its_own(output: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="lies in --input_path"):
+    with pytest.raises(UsageError, match="is inside --input_path"):
         run(output, output / "packed")
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UsageError, match=r"holds other files, such as thesis\.tex"):
+    with pytest.raises(UsageError, match=r"contains other files, such as thesis\.tex"):
         run(output, tmp_path, overwrite=True)
 
 

@@ -265,5 +265,5 @@ def test_a_worker_with_another_model_stops_before_it_writes(
     output = tmp_path / "out"
     ran = run_on_workers(capsys, str(swap), input_path=images, output_path=output, model_path=model)
     assert ran.status == 3, ran.err
-    assert "is another one than the run was started with" in ran.err
+    assert "from the one that the run was started with" in ran.err
     assert records(output) == {}

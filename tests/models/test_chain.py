@@ -157,7 +157,7 @@ def test_the_reference_model_takes_examples_too(small_model: Path) -> None:
         ([StageConfig("elixr-c-v2-pooled", output="maps")], "no output 'maps'; it has feature"),
         ([StageConfig("elixr-c-v2-pooled")] * 2, "the model cannot be run"),
         ([StageConfig("elixr-c-v2-pooled", feed="a:0", fetch="b:0")], "run from a:0 to b:0: .*a:0"),
-        ([StageConfig("pax-elixr-b-text", feed="a:0", fetch="b:0")], "no TensorFlow 1 graph"),
+        ([StageConfig("pax-elixr-b-text", feed="a:0", fetch="b:0")], "not a TensorFlow 1 graph"),
     ],
 )  # fmt: skip
 def test_stages_that_do_not_fit_are_a_users_mistake(

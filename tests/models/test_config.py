@@ -94,7 +94,7 @@ def test_how_to_speak_to_an_endpoint_changes_no_number(tmp_path: Path) -> None:
 
 def test_a_bare_name_is_a_ready_config() -> None:
     assert read_model_config("elixr_v2_contrastive").embedding_size == 4096
-    with pytest.raises(UsageError, match=r"none of the ready ones \(.*elixr_c_v2"):
+    with pytest.raises(UsageError, match=r"one of the included configs \(.*elixr_c_v2"):
         read_model_config("elixr_v3")
 
 
@@ -127,13 +127,13 @@ def test_nothing_said_is_nothing_fixed(tmp_path: Path) -> None:
         ("[input]\nbits = 12", "input.bits must be one of 8"),
         ("[stage]\nfolder = 'a'", r"stage must be a list of tables, \[\[stage\]\]"),
         ("[[stage]]\nfolders = 'a'", "unknown key stage.folders"),
-        ("[[stage]]\nfolder = '../a'", "stage.folder must lie below --model_path"),
+        ("[[stage]]\nfolder = '../a'", "stage.folder must be below --model_path"),
         ("[[stage]]\nfeed = 'a:0'", "stage.feed and stage.fetch go together"),
         ("[[stage]]\nconstants = { ids = 'x' }", "stage.constants.ids must be float"),
         ("[[stage]]\nconstants = 3", "stage.constants must be a table"),
         ("[[stage]]\nbatch = 0", "stage.batch must be at least 1"),
         ("xla = 'yes'", "xla must be one of True, False"),
-        ("signature = 'a'\n[[stage]]\nfolder = 'a'", "belong into each"),
+        ("signature = 'a'\n[[stage]]\nfolder = 'a'", "with \\[\\[stage\\]\\]"),
         ("[endpoint]\nparallel_requests = 0", "endpoint.parallel_requests must be at least 1"),
     ],
 )

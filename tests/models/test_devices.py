@@ -103,7 +103,7 @@ def test_replicas_that_run_out_of_memory_take_less(
     pixels = [model.fit(radiograph).ravel() for radiograph in radiographs(max(BATCHES))]
     np.testing.assert_array_equal(three["greedy"], pixels)
     assert three["warnings"].tolist() == [
-        "out of memory with 4 images a call on 3 x cpu: going on with 2"
+        "out of memory with 4 images a call on 3 x cpu: continuing with 2"
     ]
 
 
@@ -147,7 +147,7 @@ def test_xla_takes_no_pngs(small_model: Path) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "complaint"),
-    [("float32", "pass --precision=bfloat16, too"), ("bfloat16", "the TPU cannot be used: .+")],
+    [("float32", "also pass --precision=bfloat16"), ("bfloat16", "the TPU cannot be used: .+")],
 )
 def test_a_tpu_that_does_not_start_is_a_users_mistake(
     monkeypatch: pytest.MonkeyPatch, precision: str, complaint: str

@@ -109,7 +109,7 @@ def test_what_cannot_be_fetched_is_a_users_mistake(service: str) -> None:
 def test_no_file_lands_outside_of_the_models_folder(cache: Path) -> None:
     for name in ("model/../../x", "model//etc/x"):
         bucket = OneName(name)
-        refused = pytest.raises(UsageError, match="which no disk can")
+        refused = pytest.raises(UsageError, match="which is no valid file path")
         with bucket.open() as address, spoken_to(address), refused:
             fetch.revision_of(MODEL)
     assert not cache.exists()

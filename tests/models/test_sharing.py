@@ -159,7 +159,7 @@ class TestMachineFault:
     def test_another_model_than_the_run_was_started_with(self, moody: str) -> None:
         settings = ModelSettings(moody)
         SharedModel(settings.with_content(models.content_id(settings)))
-        with pytest.raises(MachineFault, match="another one than the run was started with"):
+        with pytest.raises(MachineFault, match="from the one that the run was started with"):
             SharedModel(settings.with_content("0" * 64))
 
     def test_a_model_that_is_not_there_is_the_users_mistake(self, tmp_path: Path) -> None:

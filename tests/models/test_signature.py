@@ -77,7 +77,7 @@ def test_constants_fill_the_other_inputs() -> None:
     wiring = wire(inputs, VECTOR, StageConfig(constants=(("ids", 0.0),)))
     assert wiring.input_name == "image"
     assert wiring.constants == (("ids", inputs["ids"], 0.0),)
-    for constant, complaint in (("idz", "no input 'idz'"), ("image", "no constant fits")):
+    for constant, complaint in (("idz", "no input 'idz'"), ("image", "needs a known shape")):
         with pytest.raises(UsageError, match=complaint):
             wire({**IMAGE, "image": TensorSpec("float32", None)}, VECTOR,
                  StageConfig(constants=((constant, 0.0),)))  # fmt: skip
@@ -103,12 +103,12 @@ def test_several_outputs_need_a_name_unless_one_is_the_embedding() -> None:
         (IMAGE, {"f": TensorSpec("float32", (None, 8, 8, 1376))}, {}, "not one vector an image"),
         (EXAMPLES, MAPS, {}, "output.pooling"),
         (IMAGE, {"v": TensorSpec("float32", (1376,))}, {}, "not one vector an image"),
-        (EXAMPLES, VECTOR, {"range": (0.0, 1.0)}, "input.range .* means nothing here"),
-        (IMAGE, VECTOR, {"bits": 8}, "input.bits .* means nothing here"),
-        (IMAGE, VECTOR, {"preprocessing": "elixr_c", "range": (0.0, 1.0)}, "range of its own"),
+        (EXAMPLES, VECTOR, {"range": (0.0, 1.0)}, "input.range .* does not apply"),
+        (IMAGE, VECTOR, {"bits": 8}, "input.bits .* does not apply"),
+        (IMAGE, VECTOR, {"preprocessing": "elixr_c", "range": (0.0, 1.0)}, "fixed range"),
         ({"x": TensorSpec("uint8", (1, 8, 8, 3))}, VECTOR, {"preprocessing": "elixr_c"}, "float32"),
-        (IMAGE, VECTOR, {"embedding_size": 1376}, "4096 floats, the config says 1376"),
-        (IMAGE, VECTOR, {"size": (512, 512)}, "the config says otherwise"),
+        (IMAGE, VECTOR, {"embedding_size": 1376}, "4096 floats, but .* is 1376"),
+        (IMAGE, VECTOR, {"size": (512, 512)}, "but input.size in the model config"),
         (IMAGE, VECTOR, {"input_name": "img"}, "no input 'img'; it has image"),
         (IMAGE, VECTOR, {"output_name": "emb"}, "no output 'emb'; it has embedding"),
     ],

@@ -77,7 +77,7 @@ def test_shapes_of_answers(server: Server, shape: Any, config: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("shape", "config", "complaint"),
     [
-        (lambda v: "hello", {}, "no list of floats"),
+        (lambda v: "hello", {}, "not a list of floats"),
         (lambda v: [], {}, "0 floats"),
         (lambda v: {"a": v, "b": v}, {}, "the fields a, b: name one in a model config"),
         (lambda v: v, {"embedding_size": 4096}, "24 floats, not 4096"),
@@ -102,7 +102,7 @@ def test_an_endpoint_that_refuses_or_is_not_there(server: Server) -> None:
 
 def test_a_config_for_something_else_is_refused() -> None:
     for config in ({"signature": "a"}, {"pooling": "mean"}, {"range": (0.0, 1.0)}):
-        with pytest.raises(UsageError, match="means nothing at an endpoint"):
+        with pytest.raises(UsageError, match="does not apply to an endpoint"):
             load("127.0.0.1:1", **config)
 
 
@@ -152,7 +152,7 @@ def test_it_gives_up_in_the_end(server: Server) -> None:
     with pytest.raises(SomeFailed) as failed:
         embed(model, PICTURES[:3])
     assert [str(result) for result in failed.value.results] == [
-        "no answer within 1 s; at last: 503 gone for good"
+        "no answer within 1 s; last error: 503 gone for good"
     ] * 3
 
 

@@ -57,7 +57,7 @@ def test_all_the_same() -> None:
 def test_umap_in_a_process_of_its_own() -> None:
     program = """
 import sys, numpy as np
-from cxr_embed.datasets import maps
+from cxr_embed.report import maps
 values = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
 values[20:] += 30
 first, second = maps.umap(values), maps.umap(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import replace
 
 from cxr_embed.elements import ImageRef
 from cxr_embed.models import Endpoint, ModelSettings
@@ -59,3 +60,10 @@ def test_counters_of_workers_become_seconds_of_stages() -> None:
 def test_versions_and_machine_name_no_machine() -> None:
     assert {"python", "cxr-embed", "apache-beam", "tensorflow"} < set(versions())
     assert set(machine()) == {"system", "machine", "cpus"}
+
+
+def test_a_model_in_a_bucket_is_named_by_its_address() -> None:
+    model = ModelSettings("gs://models/m", revision="0123")
+    plan = replace(PLAN, job=replace(PLAN.job, model=model))
+    found = make_manifest(plan, Result(plan.folder, COUNTS), None, CONDITIONS)
+    assert found["model_path"] == "gs://models/m"

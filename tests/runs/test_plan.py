@@ -138,7 +138,7 @@ class TestRefused:
             planned("in/1.dcm")
 
     def test_an_output_that_dataflows_workers_do_not_have(self, planned: Planner) -> None:
-        with pytest.raises(UsageError, match=r"out is on this machine.*pass gs://bucket/prefix"):
+        with pytest.raises(UsageError, match=r"out is a local path.*pass gs://bucket/prefix"):
             planned("gs://b/1.dcm", runner="DataflowRunner")
 
     def test_an_image_that_dataflows_workers_do_not_have(self, planned: Planner) -> None:
@@ -146,7 +146,7 @@ class TestRefused:
         with (
             emulator() as address,
             spoken_to(address),
-            pytest.raises(UsageError, match=r"in/2\.dcm is on this machine.*copy the images"),
+            pytest.raises(UsageError, match=r"in/2\.dcm is a local path.*copy the images"),
         ):
             make_plan(Job(refs, "gs://bucket/out", model, runner="DataflowRunner"), print)
 

@@ -152,10 +152,10 @@ class TestList:
     @pytest.mark.parametrize(
         ("line", "problem"),
         [
-            (b"b\0.dcm", "line 2 holds a NUL"),
+            (b"b\0.dcm", "line 2 contains a NUL"),
             (b"b\xe9.dcm", "line 2 is not UTF-8"),
             (b"s3://bucket/b.dcm", "line 2 s3://bucket/b.dcm: s3:// is not supported"),
-            (b"gs://user:secret@bucket/b.dcm", "line 2: this gs:// address holds a user name"),
+            (b"gs://user:secret@bucket/b.dcm", "line 2: this gs:// address contains a user name"),
         ],
     )
     def test_a_line_that_cannot_be_a_path_is_named_by_its_number(

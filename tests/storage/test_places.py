@@ -48,7 +48,7 @@ def test_credentials_are_refused_and_not_repeated(path: str) -> None:
 
 
 def test_a_nul_is_no_part_of_a_path() -> None:
-    with pytest.raises(UsageError, match="--input_path holds a NUL"):
+    with pytest.raises(UsageError, match="--input_path contains a NUL"):
         storage.check_place("in\0put", "--input_path")
 
 

@@ -100,7 +100,7 @@ def test_how_buckets_are_spoken_to_is_kept_for_processes_that_are_started(
 
 def test_no_number_of_seconds_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(gcs.RETRY_SECONDS_VARIABLE, "soon")
-    with pytest.raises(UsageError, match="CXR_EMBED_GCS_RETRY_SECONDS=soon is no number"):
+    with pytest.raises(UsageError, match="CXR_EMBED_GCS_RETRY_SECONDS=soon is not a number"):
         gcs.settings()
 
 

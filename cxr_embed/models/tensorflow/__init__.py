@@ -1,1 +1,1 @@
-"""SavedModels run by TensorFlow, on CPUs, GPUs and TPUs."""
+"""Runs SavedModels with TensorFlow on CPUs, GPUs and TPUs."""

@@ -1,4 +1,4 @@
-"""One SavedModel of a chain: a batch in, a batch out, run by TensorFlow."""
+"""Runs one SavedModel of a chain with TensorFlow, on batches of any size."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _log = logging.getLogger(__name__)
 
 
 class Stage:
-    """A loaded SavedModel with one way in and one way out.
+    """A loaded SavedModel with one input and one output.
 
     Args:
-        path: its folder.
-        config: which signature, or which part of a TensorFlow 1 graph, to run.
-        placement: where to run it.
-        batch: images a replica and call, where every call should have the same number.
+        path: folder of the model.
+        config: the signature, or the part of a TensorFlow 1 graph, to run.
+        placement: the devices.
+        batch: images per replica and call, for devices that need the same number in every call.
 
     Raises:
-        UsageError: TensorFlow cannot load it, or it has nothing of what the config names.
+        UsageError: TensorFlow cannot load the model, or a name in the config does not exist.
     """
 
     def __init__(
@@ -48,16 +48,17 @@ class Stage:
         self._batch: int | None = self.wiring.batch or fixed
 
     def take_one_at_a_time(self) -> None:
-        """Ends all batching, for images that do not stack."""
+        """Sets the batch size to one, for images of different sizes."""
         self._batch = 1
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Runs a batch of any length, in pieces where the model takes only so many at a time.
+        """Runs a batch of any length, split into batches that the model accepts.
 
-        Memory that a device lacks is no failure: the pieces are halved until they fit, and stay so.
+        If the device runs out of memory, the batch size is halved until a batch fits, and keeps
+        this value.
 
         Raises:
-            ValueError: the model does not give one result for each image.
+            ValueError: the model does not return one result for each image.
         """
         results: list[np.ndarray] = []
         done = 0
@@ -71,7 +72,7 @@ class Stage:
                     raise
                 self._batch = batch // 2
                 _log.warning(
-                    "out of memory with %d images a call on %s: going on with %d",
+                    "out of memory with %d images a call on %s: continuing with %d",
                     batch, self._placement.name, self._batch,
                 )  # fmt: skip
                 continue
@@ -79,11 +80,11 @@ class Stage:
         return results[0] if len(results) == 1 else np.concatenate(results)
 
     def _run(self, values: np.ndarray, batch: int) -> np.ndarray:
-        """Runs up to one batch for each replica; a fixed one is filled up."""
+        """Runs at most one batch on each replica; a batch of fixed size is padded."""
         count = length = len(values)
         if self._batch is not None:
             length = batch * self._placement.replicas
-        if length > count:  # what fills it up is thrown away
+        if length > count:  # the results of the padding are discarded
             values = np.concatenate([values, np.repeat(values[-1:], length - count, axis=0)])
         pieces = [values[start : start + batch] for start in range(0, length, batch)]
         results = self._call([dict(self._inputs(piece)) for piece in pieces])
@@ -102,12 +103,12 @@ class Stage:
 def _load(path: str) -> Any:
     tf = import_tensorflow()
     try:
-        # Its import registers the ops that models with a text half are made of.
+        # The import registers the ops of models with a text encoder.
         importlib.import_module("tensorflow_text")
-        text = "tensorflow_text is installed and lacks it, too"
+        text = "tensorflow_text is installed and does not have it"
     except ImportError:
-        text = "if it is one of text models: pip install tensorflow-text, in TensorFlow's version"
-    except Exception as error:  # built for another TensorFlow; most models do without it
+        text = "if it is an op of text models: pip install tensorflow-text, in TensorFlow's version"
+    except Exception as error:  # built for another TensorFlow; most models do not need it
         text = f"tensorflow_text cannot be imported: {one_line(error)}"
     try:
         return tf.saved_model.load(path)
@@ -129,13 +130,14 @@ def _signature(loaded: Any, config: StageConfig) -> tuple[GraphPart, Wiring]:
 def _prune(loaded: Any, config: StageConfig, path: str) -> tuple[GraphPart, Wiring]:
     """Returns the part of a graph between two of its tensors.
 
-    The tensors' declared batch says nothing: the graph around fixes it, and the part need not.
+    The batch size that the tensors declare is ignored, since it may be fixed by the graph around
+    this part only.
     """
     feed, fetch = cast(str, config.feed), cast(str, config.fetch)
     if not hasattr(loaded, "prune"):
         raise UsageError(
-            f"--model_path {path} is no TensorFlow 1 graph: only one of those can be fed at "
-            f"{feed}; name a signature instead"
+            f"--model_path {path} is not a TensorFlow 1 graph, so it cannot be fed at {feed}: name "
+            "a signature instead"
         )
     names = [feed, *(name for name, _ in config.constants)]
     try:
@@ -157,7 +159,7 @@ def _any_batch(tensor: Any) -> TensorSpec:
 
 
 def _average_blocks(values: np.ndarray, pool: tuple[int, int] | None) -> np.ndarray:
-    """Averages (n, rows, columns, channels) over blocks that do not overlap."""
+    """Averages (n, rows, columns, channels) over non-overlapping blocks."""
     if pool is None:
         return values
     count, rows, columns, channels = values.shape

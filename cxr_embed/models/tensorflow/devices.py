@@ -1,8 +1,8 @@
-"""Where TensorFlow runs a model: the CPU, one or several GPUs, or the TPU of this host.
+"""Chooses the devices that TensorFlow runs a model on: the CPU, GPUs, or the TPU of this host.
 
-A model has one replica on each device of the kind that was chosen, and all replicas share one
-queue: a call hands each of them its piece of the batch. With one CPU or GPU the model is called as
-it is; everything else goes through `tf.distribute.Strategy.run`, whichever the devices.
+A model has one replica on each device of the chosen kind. A call passes one part of the batch to
+each replica. A single CPU or GPU is called directly; all other devices are called through
+`tf.distribute.Strategy.run`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from cxr_embed.models.tensorflow.graph_part import GraphPart
 from cxr_embed.models.tensorflow.mixed_precision import in_bfloat16
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
-# Inputs by name for each replica, to one result for each.
+# Takes the inputs by name of each replica, and returns the result of each replica.
 Call = Callable[[list[dict[str, np.ndarray]]], list[np.ndarray]]
 
 
 class Placement:
-    """The devices that a model runs on, and how it is called there.
+    """The devices that a model runs on.
 
     Args:
         kind: `cpu`, `gpu` or `tpu`.
-        replicas: how many devices of that kind.
+        replicas: number of devices.
         precision: `float32` or `bfloat16`.
-        xla: compile with XLA, which a TPU does anyway.
-        strategy: what spreads calls over the devices; None where TensorFlow's default is right.
+        xla: compile with XLA; a TPU always does.
+        strategy: the distribution strategy; None is TensorFlow's default.
 
     Attributes:
-        has_fixed_shapes: whether every call should have the same number of images, since another
-            number means to compile or to tune the kernels once more.
-        name: for people.
+        has_fixed_shapes: whether every call should have the same number of images, since a new
+            number compiles or tunes the kernels again.
+        name: name for messages.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Placement:
         return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
     def ready(self, part: GraphPart) -> Call:
-        """Returns how to run a part of a graph on all replicas at a time.
+        """Returns a function that runs a part of a graph on all replicas in parallel.
 
         Raises:
-            UsageError: XLA or the TPU cannot take its input.
+            UsageError: XLA or the TPU does not support the input.
         """
         if part.takes_strings and (self._xla or self.kind == "tpu"):
             raise UsageError(
@@ -67,7 +67,7 @@ class Placement:
             )
         tf = import_tensorflow()
         function: Callable[..., Any] = part
-        # TensorFlow's own rewriter does this for one CPU, XLA for a TPU, and nobody for a GPU.
+        # TensorFlow rewrites the graph for one CPU, and XLA for a TPU. GPUs need our rewriter.
         if self.precision == "bfloat16" and self.has_fixed_shapes and self.kind != "tpu":
             function = in_bfloat16(part)
         elif self._xla or self._strategy is not None:
@@ -80,7 +80,7 @@ class Placement:
 
 
 class _Replicated:
-    """One function on all devices of a strategy, traced once for each shape it meets.
+    """Runs one function on all devices of a strategy; it is traced once per input shape.
 
     Attributes:
         step: the `tf.function` that is called.
@@ -88,7 +88,7 @@ class _Replicated:
 
     def __init__(self, function: Callable[..., Any], strategy: Any) -> None:
         self._strategy = strategy
-        # A TPU takes no eager calls: the strategy has to be inside of a function.
+        # A TPU does not support eager calls, so the strategy is called inside a function.
         self.step = import_tensorflow().function(
             lambda inputs: strategy.run(function, args=(inputs,))
         )
@@ -110,37 +110,37 @@ def _tensors(piece: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Placement:
-    """Readies devices.
+    """Chooses and configures the devices.
 
     Args:
-        wanted: `auto` (a GPU before a TPU before the CPU), `cpu`, `gpu` or `tpu`.
+        wanted: `auto` (a GPU, else a TPU for bfloat16, else the CPU), `cpu`, `gpu` or `tpu`.
         precision: `float32` or `bfloat16`.
         xla: compile with XLA.
 
     Returns:
-        All devices of that kind that TensorFlow sees on this host.
+        All devices of the chosen kind that TensorFlow finds on this host.
 
     Raises:
-        UsageError: a device that was asked for is absent, or has no such precision.
+        UsageError: the wanted device is not available or does not support the precision.
     """
     tf = import_tensorflow()
     gpus, has_tpu = tf.config.list_physical_devices("GPU"), _sees_tpu()
     if wanted == "gpu" and not gpus:
         raise UsageError(
             "--device=gpu: TensorFlow sees no GPU here; install its CUDA libraries "
-            "(pip install 'tensorflow[and-cuda]'), look what TF_CPP_MIN_LOG_LEVEL=0 says, or pass "
-            "--device=cpu"
+            "(pip install 'tensorflow[and-cuda]'), set TF_CPP_MIN_LOG_LEVEL=0 to show its "
+            "messages, or pass --device=cpu"
         )
     if wanted == "tpu" and not has_tpu:
         raise UsageError(
-            "--device=tpu: TensorFlow sees no TPU here (it takes the package tensorflow-tpu on a "
-            "TPU machine); pass --device=auto or cpu"
+            "--device=tpu: TensorFlow sees no TPU here (a TPU machine needs the package "
+            "tensorflow-tpu); pass --device=auto or cpu"
         )
-    # A TPU multiplies in bfloat16 whatever is asked for, so nobody gets it by asking for less.
+    # A TPU always multiplies in bfloat16, so `auto` does not choose it for float32.
     if wanted == "tpu" or (wanted == "auto" and has_tpu and not gpus and precision == "bfloat16"):
         return _choose_tpu(precision)
     if wanted == "cpu":
-        with contextlib.suppress(RuntimeError):  # devices in use since an earlier model
+        with contextlib.suppress(RuntimeError):  # an earlier model has initialised the devices
             tf.config.set_visible_devices([], "GPU")
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):
@@ -150,8 +150,8 @@ def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Pla
     devices = [device.name for device in tf.config.list_logical_devices(kind.upper())]
     if xla and len(devices) > 1:
         raise UsageError(
-            f"xla in the model config is for one device and there are {len(devices)}: leave it "
-            "out, or show one only (CUDA_VISIBLE_DEVICES=0)"
+            f"xla in the model config is for one device and there are {len(devices)}: remove it, "
+            "or make only one visible (CUDA_VISIBLE_DEVICES=0)"
         )
     strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
     return Placement(kind, len(devices), precision, xla=xla, strategy=strategy)
@@ -164,7 +164,7 @@ def _sees_tpu() -> bool:
 
 def _choose_tpu(precision: str) -> Placement:
     if precision != "bfloat16":
-        raise UsageError("--device=tpu multiplies in bfloat16: pass --precision=bfloat16, too")
+        raise UsageError("--device=tpu multiplies in bfloat16: also pass --precision=bfloat16")
     try:
         strategy = _tpu_strategy()
     except Exception as error:
@@ -174,7 +174,7 @@ def _choose_tpu(precision: str) -> Placement:
 
 @functools.cache
 def _tpu_strategy() -> Any:
-    """Starts this host's TPU; a second start would lose what is in its memory."""
+    """Initialises this host's TPU once, since initialising it again clears its memory."""
     tf = import_tensorflow()
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
     tf.tpu.experimental.initialize_tpu_system(resolver)
@@ -182,11 +182,11 @@ def _tpu_strategy() -> Any:
 
 
 def _set_precision(precision: str, kind: str) -> None:
-    """Lets TensorFlow compute in bfloat16, or takes that back."""
+    """Turns TensorFlow's bfloat16 options on or off."""
     tf = import_tensorflow()
     half = precision == "bfloat16"
-    # The option for GPUs, auto_mixed_precision, means float16: `Placement.ready` does it instead.
+    # The option for GPUs, auto_mixed_precision, uses float16, so `Placement.ready` is used instead.
     rewriter = "auto_mixed_precision_onednn_bfloat16"
     tf.config.optimizer.set_experimental_options({rewriter: half and kind == "cpu"})
-    # float32 that is float32 everywhere: records from a GPU and from a CPU may lie side by side.
+    # Without TensorFloat-32, float32 on a GPU matches a CPU, so that one output may mix both.
     tf.config.experimental.enable_tensor_float_32_execution(half)

@@ -1,4 +1,4 @@
-"""What is run of a loaded SavedModel: one function with inputs by name and one result."""
+"""The part of a loaded SavedModel that is run: a function with named inputs and one result."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
 @dataclass(frozen=True)
 class GraphPart:
-    """A signature, or what lies between two tensors of a TensorFlow 1 graph.
+    """A signature, or the part of a TensorFlow 1 graph between two tensors.
 
     Attributes:
         function: the ConcreteFunction.
-        names: its inputs in the order of its flat arguments.
-        output: key of its result, for a function that returns a dictionary; else None.
+        names: names of the inputs, in the order of the function's flat arguments.
+        output: key of the result if the function returns a dictionary, else None.
     """
 
     function: Any
@@ -25,26 +25,26 @@ class GraphPart:
 
     @property
     def takes_strings(self) -> bool:
-        """Whether its first input is of strings."""
+        """Whether the first input has dtype string."""
         return bool(self.function.inputs[0].dtype.name == "string")
 
     def __call__(self, inputs: dict[str, Any]) -> Any:
-        """Runs it on tensors by name."""
+        """Runs the function on tensors by name."""
         if self.output is None:
             return self.function(*(inputs[name] for name in self.names))[0]
         return self.function(**inputs)[self.output]
 
     def rebuilt(self, change: Callable[[Any], None] = lambda _: None) -> Callable[..., Any]:
-        """Returns it built anew from its definition.
+        """Rebuilds the function from its GraphDef.
 
-        What is built anew fits the shapes that it gets, where the original insists on those that
-        it was saved with.
+        The rebuilt function accepts other input shapes than those that the original was saved
+        with.
 
         Args:
-            change: changes the GraphDef first.
+            change: modifies the GraphDef before it is imported.
 
         Returns:
-            A `tf.function` of tensors by name, to be called like this part.
+            A `tf.function` that is called like this part.
         """
         tf = import_tensorflow()
         definition = self.function.graph.as_graph_def()
@@ -52,12 +52,12 @@ class GraphPart:
         _register(definition.library.function)
         names = [tensor.name for tensor in self.function.inputs]
         outputs = [tensor.name for tensor in self.function.outputs]
-        # A dictionary's entries are the flat outputs in the order of their keys.
+        # The flat outputs are the dictionary's entries, sorted by key.
         place = sorted(self.function.structured_outputs).index(self.output) if self.output else 0
 
         def call(inputs: dict[str, Any]) -> Any:
             graph = tf.compat.v1.get_default_graph()
-            # Under a strategy a weight is one variable a device: its handle is this replica's.
+            # Under a strategy, a weight has one variable per device; `handle` is this replica's.
             captured = [getattr(item, "handle", item) for item in self.function.captured_inputs]
             given = [inputs[name] for name in self.names]
             tensors = [graph.capture(tensor) for tensor in [*given, *captured]]
@@ -70,9 +70,9 @@ class GraphPart:
 
 
 def _register(functions: Iterable[Any]) -> None:
-    """Makes functions known to the process; importing a graph makes them known to that graph only.
+    """Registers functions in the process; importing a graph registers them in that graph only.
 
-    There is no public call for it: this is what `tf.saved_model.load` itself does.
+    TensorFlow has no public function for this. `tf.saved_model.load` makes the same call.
     """
     from tensorflow.python.eager import context
 

@@ -1,7 +1,7 @@
-"""A graph whose matrix products run in bfloat16, everything else staying in float32.
+"""Rewrites a graph so that matrix products run in bfloat16 and all other ops in float32.
 
-TensorFlow's own rewriter does this on CPUs only; its mode for GPUs means float16, whose range a
-deep network's activations may leave.
+TensorFlow's own rewriter supports bfloat16 on CPUs only. On GPUs it uses float16, whose range the
+activations of a deep network may exceed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from cxr_embed.models.tensorflow.graph_part import GraphPart
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
-# What tensor cores are for, and where nearly all of the time goes; with the name of their output.
-# Depthwise convolutions are bound by memory, and sums over many values want float32.
+# The ops that tensor cores support, which take nearly all of the time, and their outputs' names.
+# Depthwise convolutions are bound by memory, and sums over many values need float32.
 _PRODUCTS = {
     "Conv2D": "output",
     "MatMul": "product",
@@ -22,27 +22,27 @@ _PRODUCTS = {
     "BatchMatMulV2": "output",
 }
 
-# TensorFlow has one name space of functions a process: each rewritten graph gets names of its own.
+# All functions of a process share one name space, so each rewritten graph gets unique names.
 _graphs = itertools.count()
 
 
 def in_bfloat16(part: GraphPart) -> Callable[..., Any]:
     """Returns a part of a graph with its float32 products in bfloat16.
 
-    Their operands are rounded and their results widened again. The weights stay where they are,
-    in float32, and are rounded at each call.
+    The operands are cast to bfloat16 and the results back to float32. The weights are stored in
+    float32 and are cast at each call.
 
     Args:
-        part: what to run.
+        part: the part to rewrite.
 
     Returns:
-        A `tf.function` of tensors by name, to be called like `part`.
+        A `tf.function` that is called like `part`.
     """
     return part.rebuilt(_rewrite)
 
 
 def _rewrite(definition: Any) -> None:
-    """Changes a GraphDef in place, the functions of its library included."""
+    """Rewrites a GraphDef and the functions of its library in place."""
     suffix = f"_bfloat16_{next(_graphs)}"
     renamed = {f.signature.name: f.signature.name + suffix for f in definition.library.function}
     _halve_products(definition.node, in_function=False)
@@ -56,13 +56,13 @@ def _rewrite(definition: Any) -> None:
 
 
 def _halve_products(nodes: Any, *, in_function: bool) -> dict[str, str]:
-    """Puts casts around each float32 product.
+    """Adds casts around each float32 product.
 
-    The last cast takes the product's name, so that what reads it finds it. Only functions also
-    spell out the output of a node that they mean, as `node:output:0`.
+    The final cast takes the product's name, so that its consumers need no change. Within functions,
+    a consumer also names the output, as `node:output:0`; these references are renamed.
 
     Returns:
-        The outputs that have another name now, from old to new.
+        The new names of renamed outputs by their old names.
     """
     tf = import_tensorflow()
     single, half = tf.float32.as_datatype_enum, tf.bfloat16.as_datatype_enum

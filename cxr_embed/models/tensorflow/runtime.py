@@ -1,4 +1,4 @@
-"""TensorFlow itself, imported late and quietly."""
+"""Imports TensorFlow on first use, without its start-up messages."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 
 @functools.cache
 def import_tensorflow() -> Any:
-    """Imports TensorFlow. It takes seconds, so nothing does so before a model is needed."""
+    """Imports TensorFlow. The import takes seconds, so it is delayed until a model is needed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow turns oneDNN on where the processor has AVX-512 and off elsewhere. Without it an
-    # EfficientNet-L2 takes half as long again, and two kinds of machine compute in two ways.
+    # By default TensorFlow uses oneDNN only on processors with AVX-512. Without oneDNN an
+    # EfficientNet-L2 takes 1.5 times as long, and embeddings would differ between machines.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with _quiet_stderr():
         import tensorflow
 
-        # The first look for a GPU prints an error wherever there is none.
+        # The first search for a GPU prints an error if there is none.
         tensorflow.config.list_physical_devices("GPU")
     return tensorflow
 
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Hides what TensorFlow's C++ side prints before its log level counts.
+    """Hides the messages that TensorFlow's C++ code prints before its log level takes effect.
 
-    It writes to the file descriptor, "could not find cuda drivers" on every laptop. With
-    TF_CPP_MIN_LOG_LEVEL=0 everything is shown.
+    They are written to the file descriptor, such as "could not find cuda drivers" on a machine
+    without a GPU. With TF_CPP_MIN_LOG_LEVEL=0 they are shown.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         yield

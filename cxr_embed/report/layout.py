@@ -1,4 +1,4 @@
-"""A report as one HTML page: its order, its head, and what is told in words and tables."""
+"""Draws a report as one HTML page: the order of its sections, its head, texts and tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_embed.outcomes import WARNINGS
-from cxr_embed.report import charts, report_runs
-from cxr_embed.report import report_pictures as shown
+from cxr_embed.report import charts, run_sections
+from cxr_embed.report import picture_sections as shown
+from cxr_embed.report.content import Report
 from cxr_embed.report.page import Html, data_block, document, table, tag, theme_button
 from cxr_embed.report.pictures_on_page import Pictures
-from cxr_embed.report.report import Report
 
 _SHOWN_SIZES = 8
 _SHOWN_VALUES = 8
@@ -21,15 +21,15 @@ def draw_report(report: Report) -> bytes:
     """Returns the page."""
     pictures = Pictures(report.looks, report.embeddings.ids, report.embeddings.image_ids)
     sections = [
-        _section("run", "What ran", *report_runs.what_ran(report)),
-        _section("outcomes", "What became of each image", *report_runs.outcomes(report)),
-        _section("pace", "How fast it went", *report_runs.pace(report)),
-        _section("inputs", "What went in", *_inputs(report)),
-        _section("pictures", "What the model saw", *shown.wall_of_pictures(report, pictures)),
+        _section("run", "Model and runs", *run_sections.what_ran(report)),
+        _section("outcomes", "Outcome of each image", *run_sections.outcomes(report)),
+        _section("pace", "Speed", *run_sections.pace(report)),
+        _section("inputs", "Inputs", *_inputs(report)),
+        _section("pictures", "Pictures", *shown.wall_of_pictures(report, pictures)),
         _section("space", "The embeddings", *_lengths_and_angles(report)),
         _section("map", "Map", *shown.draw_maps(report)),
         _section("duplicates", "Near-duplicates", *shown.near_duplicates(report, pictures)),
-        _section("oddities", "Images that look wrong", *shown.odd_images(report, pictures)),
+        _section("oddities", "Images that may be wrong", *shown.odd_images(report, pictures)),
         _section("method", "How this page was made", *_method(report)),
     ]
     links = [tag("a", title, href=f"#{name}") for name, title, _ in sections]
@@ -59,7 +59,7 @@ def _head(report: Report) -> list[Html]:
         ("images skipped", f"{ends.count('skipped'):,}"),
         ("runs", f"{len(report.runs):,}"),
     ]
-    if fastest := report_runs.main_run(report.runs):
+    if fastest := run_sections.main_run(report.runs):
         speed = float(fastest.manifest.get("images_per_second") or 0)
         figures.append(("images a second", f"{speed:,.1f}"))
     items = [tag("div", tag("dt", name), tag("dd", value)) for name, value in figures]
@@ -73,20 +73,20 @@ def _head(report: Report) -> list[Html]:
 
 
 def _inputs(report: Report) -> list[Html]:
-    said = [*_sizes(report), *_warnings(report)]
+    parts = [*_sizes(report), *_warnings(report)]
     if report.headers:
-        looked = max(sum(n for _, n in values) for values in report.headers.values())
-        said.append(
-            tag("p", f"From the headers of a random sample of {looked:,} images. Text is shown "
-                "only where it is a term that the standard defines.")
+        sampled = max(sum(n for _, n in values) for values in report.headers.values())
+        parts.append(
+            tag("p", f"Headers of a random sample of {sampled:,} images. Text is shown only if it "
+                "is a defined term of the DICOM standard.")
         )  # fmt: skip
         tables = [
             _count_table(name, [(value, number) for value, number in values[:_SHOWN_VALUES]],
                          sum(number for _, number in values))
             for name, values in report.headers.items()
         ]  # fmt: skip
-        said.append(tag("div", *tables, class_="columns"))
-    return said or [tag("p", "Neither tables nor images are here to tell.")]
+        parts.append(tag("div", *tables, class_="columns"))
+    return parts or [tag("p", "There are no run tables and no readable images.")]
 
 
 def _sizes(report: Report) -> list[Html]:
@@ -104,7 +104,7 @@ def _sizes(report: Report) -> list[Html]:
     common = [(f"{rows:,} x {columns:,}", n) for (rows, columns), n in
               sizes.most_common(_SHOWN_SIZES)]  # fmt: skip
     caption = f"Sizes: the {len(common)} most common of {len(sizes):,}"
-    words = f"Longer side of {total:,} embedded images, before they are fitted to the model"
+    words = f"{total:,} embedded images, before they are resized for the model"
     return [
         tag("div", tag("figure", chart, tag("figcaption", words), class_="wide"),
             _count_table("Rows x columns", common, total, caption), class_="beside")
@@ -143,18 +143,18 @@ def _lengths_and_angles(report: Report) -> list[Html]:
         label=f"Euclidean lengths of {len(report.embeddings):,} embeddings",
     )  # fmt: skip
     low, middle, high = np.percentile(report.lengths, (1, 50, 99))
-    words = f"Euclidean lengths (norms): median {middle:.4g}, 98 % within {low:.4g} and {high:.4g}"
+    words = f"Euclidean norm: median {middle:.4g}, 98 % within {low:.4g} and {high:.4g}"
     figures = [tag("figure", lengths, tag("figcaption", words), class_="wide")]
     plain, centred = report.cosines
     if plain.size:
         heights, edges = np.histogram(centred, 40)
         angles = charts.histogram(
             edges, heights, across="cosine", up="pairs",
-            label=f"Cosines of {plain.size:,} random pairs around the mean",
+            label=f"Cosines of {plain.size:,} random pairs after subtracting the mean",
         )  # fmt: skip
         words = (
-            f"Cosines of {plain.size:,} random pairs, their common mean taken off first. With it, "
-            f"the median pair has {np.median(plain):.4f}"
+            f"{plain.size:,} random pairs, after subtracting the mean of all embeddings. Without "
+            f"the subtraction, the median pair has {np.median(plain):.4f}"
         )
         figures.append(tag("figure", angles, tag("figcaption", words), class_="wide"))
     return [tag("div", *figures, class_="beside even")]
@@ -164,20 +164,21 @@ def _method(report: Report) -> list[Html]:
     total, closeness = len(report.embeddings), report.closeness
     compared = (
         f"A random sample of {len(closeness.rows):,} embeddings was compared with all {total:,}; "
-        "copies that are the same to the last bit were looked for among all."
+        "copies that are equal to the last bit were searched among all."
         if closeness.is_sample
         else f"Each of the {total:,} embeddings was compared with all others."
     )
     fitted = report.components.rows
     on = f"a random sample of {fitted:,}" if fitted < total else f"all {total:,}"
     items = [
-        f"Pictures and headers: {len(report.looks):,} images were read again, at most "
-        f"{report.settings.images:,} of them by chance, the others because they stand out. Nothing "
-        "is read of a header that tells who, when or where, but a picture is a patient's, with all "
-        "that was burned into it: keep this page as you keep the images.",
-        f"Neighbours: exact cosines, the mean of all embeddings taken off first. {compared}",
+        f"Pictures and headers: {len(report.looks):,} images were read again. At most "
+        f"{report.settings.images:,} of them are a random sample; the others are unusual or "
+        "near-duplicates. No header elements with names, dates or places are read. The pictures "
+        "show patients and any text burned into the pixels: protect this page as you protect the "
+        "images.",
+        f"Neighbours: exact cosines after subtracting the mean of all embeddings. {compared}",
         f"Principal components: fitted to {on} embeddings.",
-        f"Chance: seed {report.settings.seed}. The same output gives the same page.",
-        "The page asks for nothing: its pictures, styles and script are inside it.",
+        f"Random samples: seed {report.settings.seed}. The same output gives the same page.",
+        "The page loads nothing: its pictures, styles and script are inside it.",
     ]
     return [tag("ul", *(tag("li", item) for item in items))]

@@ -1,4 +1,4 @@
-"""What a report shows: the wall of pictures, the maps, near-duplicates, images that look wrong."""
+"""Draws the pictures of a report: sample, maps, near-duplicates and images that may be wrong."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ from typing import Any
 
 from cxr_embed.report import charts
 from cxr_embed.report.colouring import NO_VALUE, Colouring
-from cxr_embed.report.oddities import LEAST_PICTURES, ODDITIES
-from cxr_embed.report.page import Html, tag
-from cxr_embed.report.pictures_on_page import Pictures, gallery, wall
-from cxr_embed.report.report import (
+from cxr_embed.report.content import (
     SHOWN_GROUPS,
     SHOWN_ODDITIES,
     SHOWN_OF_GROUP,
     Report,
 )
+from cxr_embed.report.oddities import LEAST_PICTURES, ODDITIES
+from cxr_embed.report.page import Html, tag
+from cxr_embed.report.pictures_on_page import Pictures, gallery, wall
 
-# Further pictures are behind a fold.
+# Further pictures are in a collapsed element.
 _SHOWN_ON_WALL = 96
 
 
 def wall_of_pictures(report: Report, pictures: Pictures) -> list[Html]:
-    """Returns the pictures that were read again, side by side."""
+    """Returns the pictures of all images that were read again."""
     rows = sorted(report.looks)
     if not rows:
-        return [tag("p", "No pictures were asked for (--images=0).")]
+        return [tag("p", "Pictures are turned off (--images=0).")]
     seen = [row for row in rows if pictures.has(row)]
     lost = len(rows) - len(seen)
     rendering = report.rendering or "cxr_foundation"
     words = (
-        f"{len(seen):,} of {len(report.embeddings):,} images, rendered as the run did "
-        f"({rendering}), each in its own shape; a model with a square input gets them stretched "
-        "to it."
+        f"{len(seen):,} of {len(report.embeddings):,} images in the run's rendering "
+        f"({rendering}) and with their own aspect ratio. A model with a square input gets them "
+        "stretched to a square."
     )
     if lost:
-        words += f" {lost:,} more could not be read again: moved, changed, or out of reach."
+        words += f" {lost:,} more could not be read again: moved, changed, or not accessible."
     first, rest = rows[:_SHOWN_ON_WALL], rows[_SHOWN_ON_WALL:]
     if not seen:
         first, rest = rows[:12], []
-    said = [tag("p", words), wall([pictures.image(row) for row in first])]
+    parts = [tag("p", words), wall([pictures.image(row) for row in first])]
     if rest:
         summary = tag("summary", f"{len(rest):,} more")
-        said.append(tag("details", summary, wall([pictures.image(row) for row in rest])))
-    return said
+        parts.append(tag("details", summary, wall([pictures.image(row) for row in rest])))
+    return parts
 
 
 def draw_maps(report: Report) -> list[Html]:
-    """Returns the maps with their legend; `map_data` holds what the script needs for them."""
+    """Returns the maps with their legend; `map_data` returns the data for their script."""
     colouring = report.colourings[0] if report.colourings else None
     shares = report.components.shares
     figures = []
     for number, map_ in enumerate(report.maps):
         words = map_.name
         if number == 0 and len(shares) > 1:
-            words += f": the first two hold {shares[0]:.1%} and {shares[1]:.1%} of the variance"
+            words += f": the first two have {shares[0]:.1%} and {shares[1]:.1%} of the variance"
         label = f"Map of {len(report.plotted):,} embeddings by {map_.name}"
         codes = colouring.codes if colouring else [-1] * len(report.plotted)
         drawn = charts.scatter(
@@ -63,14 +63,14 @@ def draw_maps(report: Report) -> list[Html]:
         figures.append(tag("figure", drawn, tag("figcaption", words)))
     total, plotted = len(report.embeddings), len(report.plotted)
     which = f"{plotted:,} of {total:,} embeddings" if plotted < total else f"All {total:,}"
-    words = f"{which}, one point each. Near points are alike; units mean nothing. "
-    words += "Point at one for its picture, or focus a map and walk with the arrow keys."
+    words = f"{which}, one point each. Near points are similar; the axes have no unit. "
+    words += "Point at one for its picture, or focus a map and use the arrow keys."
     return [
         tag("p", words, id="map-help"),
         _legend(report.colourings),
         tag("div", *figures, class_="maps", data_count=len(figures)),
         tag("div", id="card", role="status", hidden=True),
-        *_labels_told(report),
+        *_label_counts(report),
     ]
 
 
@@ -104,7 +104,7 @@ def _dot(class_: str) -> Html:
     )  # fmt: skip
 
 
-def _labels_told(report: Report) -> list[Html]:
+def _label_counts(report: Report) -> list[Html]:
     labels = report.labels
     if labels is None:
         return []
@@ -117,7 +117,7 @@ def _labels_told(report: Report) -> list[Html]:
 
 
 def map_data(report: Report, pictures: Pictures) -> dict[str, Any]:
-    """Returns what the script shows of each point, once all pictures have been placed."""
+    """Returns the script's data of each point; called after all pictures have been placed."""
     embeddings = report.embeddings
     points = []
     for row in report.plotted:
@@ -142,7 +142,7 @@ def _text(name: str) -> str:
 def near_duplicates(report: Report, pictures: Pictures) -> list[Html]:
     """Returns groups of embeddings that are nearly the same."""
     least = report.settings.duplicate_similarity
-    basis = f"at a cosine of {least:g} or more, the mean of all taken off first"
+    basis = f"at a cosine of {least:g} or more after subtracting the mean of all"
     if not report.groups:
         return [tag("p", f"None, {basis}.")]
     images = sum(len(group.rows) for group in report.groups)
@@ -152,8 +152,8 @@ def near_duplicates(report: Report, pictures: Pictures) -> list[Html]:
         words += f" The closest {SHOWN_GROUPS} are shown."
     if report.closeness.is_sample:
         words += (
-            f" Looked for among {len(report.closeness.rows):,} embeddings chosen by chance: there "
-            "are more."
+            f" Only a random sample of {len(report.closeness.rows):,} embeddings was compared with "
+            "all, so there may be more."
         )
     shown = []
     for group in report.groups[:SHOWN_GROUPS]:
@@ -167,33 +167,33 @@ def near_duplicates(report: Report, pictures: Pictures) -> list[Html]:
 
 
 def odd_images(report: Report, pictures: Pictures) -> list[Html]:
-    """Returns images that look wrong, and the ones that are farthest from all others."""
+    """Returns images that may be wrong, and those that are farthest from all others."""
     odd = sorted(report.oddities.items(), key=lambda item: (list(ODDITIES).index(item[1][0]), item))
     seen = sum(pictures.has(row) for row in report.looks)
     words = (
-        f"Guesses, from the {seen:,} pictures above beside their average, and from all embeddings' "
-        "distances to their nearest neighbours."
+        f"Guesses from a comparison of the {seen:,} pictures above with their average, and from "
+        "the distances of all embeddings to their nearest neighbours."
     )
     if seen < LEAST_PICTURES:
-        words += f" Fewer than {LEAST_PICTURES} pictures have no average to compare with."
-    said = [tag("p", words)]
+        words += f" The comparison needs at least {LEAST_PICTURES} pictures."
+    parts = [tag("p", words)]
     if odd:
         figures = [
             pictures.figure(row, *(code.replace("_", " by ") + "?" for code in codes))
             for row, codes in odd[:SHOWN_ODDITIES]
         ]
         if len(odd) > len(figures):
-            said.append(tag("p", f"{len(odd):,} images; the first {len(figures)} are shown."))
-        said.append(gallery(figures))
+            parts.append(tag("p", f"{len(odd):,} images; the first {len(figures)} are shown."))
+        parts.append(gallery(figures))
         codes_met = dict.fromkeys(code for _, codes in odd for code in codes)
         terms = [
             tag("li", tag("b", code.replace("_", " by ")), f": {ODDITIES[code]}")
             for code in codes_met
         ]
-        said.append(tag("ul", *terms, class_="dim"))
+        parts.append(tag("ul", *terms, class_="dim"))
     else:
-        said.append(tag("p", "None."))
-    return [*said, *_farthest(report, pictures)]
+        parts.append(tag("p", "None."))
+    return [*parts, *_farthest(report, pictures)]
 
 
 def _farthest(report: Report, pictures: Pictures) -> list[Html]:
@@ -205,7 +205,7 @@ def _farthest(report: Report, pictures: Pictures) -> list[Html]:
     ordered = sorted(similarities.values())
     figures = [pictures.figure(row, f"{similarities[row]:.3f}") for row in report.farthest]
     words = (
-        "The farthest from their nearest neighbours, with the mean cosine to these, which is "
-        f"{ordered[len(ordered) // 2]:.3f} for the median image."
+        "The images farthest from their nearest neighbours, with the mean cosine to these. The "
+        f"median image has {ordered[len(ordered) // 2]:.3f}."
     )
     return [tag("h3", "Farthest from all others"), tag("p", words), gallery(figures)]

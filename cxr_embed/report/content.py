@@ -1,4 +1,4 @@
-"""What goes into a report: everything is counted and computed here, nothing is drawn."""
+"""Computes the content of a report; `layout` draws it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cxr_embed.runs.fingerprint import OutputConfig, read_output_config
 
 MAPS = ("auto", "pca", "umap")
 
-# Pictures of each list on the page.
+# Maximum numbers of pictures in each list on the page.
 SHOWN_ODDITIES = 24
 SHOWN_GROUPS = 24
 SHOWN_OF_GROUP = 6
 SHOWN_FARTHEST = 6
 
-# Pairs whose cosines tell how alike images are in general.
+# Number of random pairs for the histogram of cosines.
 _PAIRS = 20_000
 
 _COLUMNS_AT_MOST = 40
@@ -40,7 +40,7 @@ Watch = Callable[[str, int, Iterator[Any]], Iterator[Any]]
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What the user asked for; the fields are the verb's flags."""
+    """The user's settings of a report; the fields are the flags of `cxr-embed report`."""
 
     input_path: str
     labels_csv: str | None = None
@@ -63,29 +63,30 @@ class Map:
 
 @dataclass
 class Report:
-    """All that a page says.
+    """The content of a report.
 
     Attributes:
-        settings: what was asked for.
-        made: when.
-        version: of this program.
-        embeddings: all of them.
-        config: how they were made; None where the output does not say.
-        runs: the runs into the output, the oldest first.
-        ends: what became of each image.
-        paces: how fast runs went over time.
-        lengths: of the embeddings, float32 of shape (n,).
-        cosines: of random pairs, and of the same around the mean of all; float32 of shape (2, m).
-        components: the directions in which they differ most.
-        closeness: who is near to whom.
+        settings: the user's settings.
+        made: time of the report.
+        version: version of this program.
+        embeddings: all embeddings of the output.
+        config: the output's config; None if it does not exist.
+        runs: the runs of the output, the oldest first.
+        ends: the latest outcome of each image.
+        paces: speed of runs over time.
+        lengths: Euclidean lengths of the embeddings, float32 of shape (n,).
+        cosines: float32 of shape (2, m): cosines of random pairs before and after subtracting the
+            mean of all.
+        components: principal components of the embeddings.
+        closeness: nearest neighbours of the embeddings.
         groups: near-duplicates.
         oddities: codes by row.
-        looks: second looks at images, by row.
-        headers: counts of what their headers say.
+        looks: pictures and headers of images, by row.
+        headers: counts of header values.
         plotted: rows on the maps.
-        maps: one or two.
-        colourings: ways to colour their points; the first is the one to begin with.
-        labels: where there was a table of labels.
+        maps: one or two maps.
+        colourings: colourings of the maps' points; the first one is the default.
+        labels: columns of the table of labels, if there is one.
     """
 
     settings: ReportSettings
@@ -111,33 +112,33 @@ class Report:
 
     @property
     def rendering(self) -> str:
-        """How the run rendered the images."""
+        """The rendering of the run."""
         return str(self.config.fingerprint.get("rendering", "")) if self.config else ""
 
     @property
     def farthest(self) -> list[int]:
-        """Rows that are least like their nearest neighbours, the farthest first."""
+        """Rows with the lowest similarity to their nearest neighbours, the lowest first."""
         order = np.argsort(self.closeness.mean_similarities, kind="stable")[:SHOWN_FARTHEST]
         return [int(row) for row in self.closeness.rows[order]]
 
 
-def make_report(settings: ReportSettings, say: Callable[[str], None], watch: Watch) -> Report:
-    """Reads an output and computes all that a report says.
+def make_report(settings: ReportSettings, log: Callable[[str], None], watch: Watch) -> Report:
+    """Reads an output and computes the content of a report.
 
     Args:
-        settings: what was asked for.
-        say: tells a person one line.
-        watch: shows progress of (what, how many, the items) while it hands the items on.
+        settings: the user's settings.
+        log: logs one line for the user.
+        watch: gets (description, number of items, items), displays progress, yields the items.
 
     Raises:
-        UsageError: there are no embeddings, or labels or flags do not fit.
+        UsageError: the output has no embeddings, or the labels or flags do not match it.
     """
     path = settings.input_path
     if settings.maps == "umap" and not maps.has_umap():
         raise UsageError("--map=umap: UMAP is not installed: pip install 'cxr-embed[explore]'")
     embeddings = load_embeddings(path)
     values = embeddings.values
-    say(f"{len(embeddings)} embeddings of {values.shape[1]} floats in {path}")
+    log(f"{len(embeddings)} embeddings of {values.shape[1]} floats in {path}")
     labels = None
     if settings.labels_csv:
         labels = read_label_columns(settings.labels_csv, embeddings.ids, embeddings.image_ids)
@@ -165,7 +166,7 @@ def make_report(settings: ReportSettings, say: Callable[[str], None], watch: Wat
     )
     _look(report, watch)
     _find_oddities(report)
-    _draw_maps(report, say)
+    _compute_maps(report, log)
     return report
 
 
@@ -176,7 +177,7 @@ def _check_colour(wanted: str | None, labels: LabelColumns | None) -> None:
 
 
 def _cosines_of_pairs(values: np.ndarray, centre: np.ndarray, seed: int) -> np.ndarray:
-    """Returns cosines of random pairs of different rows, from the origin and from the mean."""
+    """Returns cosines of random pairs of rows, before and after subtracting the mean."""
     total = len(values)
     if total < 2:
         return np.empty((2, 0), np.float32)
@@ -196,7 +197,7 @@ def _cosines_of_pairs(values: np.ndarray, centre: np.ndarray, seed: int) -> np.n
 
 
 def _look(report: Report, watch: Watch) -> None:
-    """Looks at the images that the page shows: those that stand out, and a random sample."""
+    """Reads the images that the page shows: a random sample, far images and near-duplicates."""
     if not report.settings.images:
         return
     total = len(report.embeddings)
@@ -210,7 +211,7 @@ def _look(report: Report, watch: Watch) -> None:
         [report.embeddings.image_ids[row] for row in rows],
         report.rendering or "cxr_foundation",
         report.settings.threads,
-        lambda found: watch("looking at images", len(rows), found),
+        lambda found: watch("reading images", len(rows), found),
     )
     report.looks = dict(zip(rows, looks, strict=True))
     report.headers = count(look.header for look in looks[: len(sample)])
@@ -224,9 +225,9 @@ def _find_oddities(report: Report) -> None:
         report.oddities.setdefault(int(row), []).append("far")
 
 
-def _draw_maps(report: Report, say: Callable[[str], None]) -> None:
+def _compute_maps(report: Report, log: Callable[[str], None]) -> None:
     settings, total = report.settings, len(report.embeddings)
-    # Those that have pictures come first, so that they are on the map.
+    # Images with pictures come first, so that they are always on the map.
     random = np.random.default_rng(settings.seed)
     others = random.permutation(total).tolist() if total > settings.points else range(total)
     report.plotted = list(dict.fromkeys([*report.looks, *others]))[: settings.points]
@@ -236,15 +237,15 @@ def _draw_maps(report: Report, say: Callable[[str], None]) -> None:
     report.maps = [Map("Principal components", flat)]
     if settings.maps != "pca" and maps.has_umap():
         if len(coordinates) >= maps.LEAST_FOR_UMAP:
-            say(f"computing a UMAP of {len(coordinates)} embeddings")
+            log(f"computing a UMAP of {len(coordinates)} embeddings")
             report.maps.append(Map("UMAP", maps.umap(coordinates, settings.seed)))
         elif settings.maps == "umap":
-            say(f"warning: fewer than {maps.LEAST_FOR_UMAP} embeddings make no UMAP")
+            log(f"warning: UMAP needs at least {maps.LEAST_FOR_UMAP} embeddings and is left out")
     report.colourings = _colourings(report)
 
 
 def _colourings(report: Report) -> list[Colouring]:
-    """Returns the ways to colour the maps, the one that was asked for first."""
+    """Returns the colourings of the maps, starting with the wanted one."""
     columns: dict[str, list[str]] = {}
     if report.labels:
         columns = {

@@ -1,4 +1,4 @@
-"""What a report tells of runs: with what, what became of each image, and how fast."""
+"""Draws the runs of a report: settings, outcome of each image, and speed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS
 from cxr_embed.report import charts
+from cxr_embed.report.content import Report
 from cxr_embed.report.page import Html, table, tag
-from cxr_embed.report.report import Report
 from cxr_embed.runs.history import Run
 
 _SHOWN_RUNS = 12
@@ -25,24 +25,24 @@ _STAGES = {
 
 
 def main_run(runs: Sequence[Run]) -> Run | None:
-    """Returns the run that embedded most images, the last of equals; None where none did."""
+    """Returns the run that embedded the most images, the latest of equals; None if none did."""
     counted = [(int(run.counts.get("embedded") or 0), run) for run in runs]
     best = max(counted, key=lambda item: (item[0], item[1].run_id), default=(0, None))
     return best[1] if best[0] else None
 
 
 def what_ran(report: Report) -> list[Html]:
-    """Returns how the embeddings were made, and the runs."""
+    """Returns the settings of the embeddings, and the table of runs."""
     made_by = [_settings_table(report)] if report.config else [
-        tag("p", "There is no _embedding_config.json here, so that nothing tells how these "
-            "embeddings were made.", class_="missing")
+        tag("p", "There is no _embedding_config.json, so it is unknown how these embeddings were "
+            "made.", class_="missing")
     ]  # fmt: skip
     if not report.runs:
         return [*made_by, tag("p", "There are no run tables beside these embeddings.")]
     last = report.runs[-1].manifest.get("command")
     command = shlex.join(str(word) for word in last) if isinstance(last, list) else ""
-    said = [tag("p", "The last run was started as ", tag("code", command), ".")] if command else []
-    return [*made_by, *said, _runs_table(report.runs)]
+    last_run = [tag("p", "Command of the last run: ", tag("code", command))] if command else []
+    return [*made_by, *last_run, _runs_table(report.runs)]
 
 
 def _settings_table(report: Report) -> Html:
@@ -54,7 +54,7 @@ def _settings_table(report: Report) -> Html:
     decoders = made.get("decoders")
     rows: list[list[object]] = [
         ["Model", tag("code", model or "not recorded")],
-        ["Its content, SHA-256", tag("code", made.get("model_sha256"))],
+        ["Model, SHA-256", tag("code", made.get("model_sha256"))],
         ["Model config", _model_config(made.get("model_config"))],
         ["Rendering", made.get("rendering")],
         ["Engine", f"{made.get('engine')} {made.get('engine_version')}, {made.get('precision')}"],
@@ -64,7 +64,7 @@ def _settings_table(report: Report) -> Html:
     if isinstance(decoders, dict):
         words = ", ".join(f"{name} {version}" for name, version in decoders.items())
         rows.append(["Decoders", words])
-    return table("What decided the numbers", ["Setting", "Value"], rows, class_="settings")
+    return table("Settings of the embeddings", ["Setting", "Value"], rows, class_="settings")
 
 
 def _model_config(config: Any) -> object:
@@ -97,11 +97,11 @@ def _whole(value: Any) -> str:
 
 
 def outcomes(report: Report) -> list[Html]:
-    """Returns the ends of all images, with reasons."""
+    """Returns the latest outcomes of all images, with reasons."""
     ends, total = report.ends, len(report.ends.by_path)
     if not total:
-        return [tag("p", "No run table names an image.")]
-    rows = [_outcome(("embedded", "", "", "the record stands"), ends.count("embedded"), total)]
+        return [tag("p", "The run tables contain no image.")]
+    rows = [_outcome(("embedded", "", "", "a record was written"), ends.count("embedded"), total)]
     for reason, number in ends.reasons("skipped"):
         meaning = SKIP_REASONS.get(reason, "")
         rows.append(_outcome(("skipped", "", reason, meaning), number, total))
@@ -109,18 +109,18 @@ def outcomes(report: Report) -> list[Html]:
         known = FAILURE_REASONS.get(reason)
         stage, meaning = (known.stage, known.meaning) if known else ("", "")
         rows.append(_outcome(("failed", stage, reason, meaning), number, total))
-    said = [
-        tag("p", f"Of {total:,} images, how each ended in the last run that walked it."),
+    parts = [
+        tag("p", f"Latest outcome of each of {total:,} images."),
         table("Outcomes", ["Outcome", "Stage", "Reason", "Meaning", "Images", "Share", ""], rows,
               numeric=(4, 5)),
     ]  # fmt: skip
     unnamed = len(report.embeddings) - ends.count("embedded")
     if unnamed > 0:
-        said.append(
-            tag("p", f"{unnamed:,} more records stand here than the tables name: a run that was "
-                "killed leaves records but no tables.")
+        parts.append(
+            tag("p", f"The output has {unnamed:,} more records than the tables: a killed run may "
+                "leave records without table rows.")
         )  # fmt: skip
-    return [*said, *_failures(report)]
+    return [*parts, *_failures(report)]
 
 
 def _outcome(words: tuple[str, str, str, str], number: int, total: int) -> list[Any]:
@@ -147,33 +147,32 @@ def _failures(report: Report) -> list[Html]:
 
 
 def pace(report: Report) -> list[Html]:
-    """Returns how fast runs went, and where their time went."""
+    """Returns the speed of runs over time, and the time of each stage."""
     run = main_run(report.runs)
     if run is None:
-        return [tag("p", "No run's manifest is here.")]
-    figures, said = [], []
+        return [tag("p", "There is no manifest of a run.")]
+    figures, parts = [], []
     for pace in report.paces:
         width = float(pace.edges[1] - pace.edges[0])
         chart = charts.histogram(
-            pace.edges, pace.counts / width, across="seconds since the run began",
+            pace.edges, pace.counts / width, across="seconds since the run's start",
             up="records/s",
-            label=f"Records written a second, over the {pace.edges[-1]:.0f} seconds of one run",
+            label=f"Records written per second, over the {pace.edges[-1]:.0f} seconds of one run",
         )  # fmt: skip
-        words = f"Run {pace.run_id}: records written a second, in steps of {width:.3g} s"
+        words = f"Run {pace.run_id}, in steps of {width:.3g} s"
         figures.append(tag("figure", chart, tag("figcaption", words), class_="wide"))
     if figures:
-        said.append(tag("div", *figures, class_="beside even"))
-        said.append(
-            tag("p", "From the times at which the records were written, failed images left aside. "
-                "A run begins with loading its model.", class_="dim")
+        parts.append(tag("div", *figures, class_="beside even"))
+        parts.append(
+            tag("p", "Computed from the modification times of the records, without failed images. "
+                "A run starts with loading its model.", class_="dim")
         )  # fmt: skip
     else:
-        said.append(
-            tag("p", "When each image was done is not recorded, and the times of the records no "
-                "longer tell (they were copied, packed, or lie in a bucket), so that there are "
-                "only whole runs' figures.")
+        parts.append(
+            tag("p", "The speed over time is not available: it is computed from the modification "
+                "times of the records, which were copied, packed, or are in a bucket.")
         )  # fmt: skip
-    return [*said, *_stages(run)]
+    return [*parts, *_stages(run)]
 
 
 def _stages(run: Run) -> list[Html]:
@@ -190,12 +189,16 @@ def _stages(run: Run) -> list[Html]:
     load = float(seconds.get("model_load") or 0)
     megabytes = float(run.manifest.get("bytes_read") or 0) / 1e6
     words = (
-        f"Run {run.run_id}: {_whole(run.counts.get('embedded'))} images in {wall:,.1f} s, the "
-        f"model loaded in {load:.1f} s before; {megabytes:,.0f} MB read; batches of "
-        f"{run.manifest.get('batch_size')}, {run.manifest.get('threads')} threads."
+        f"Run {run.run_id}: {_whole(run.counts.get('embedded'))} images in {wall:,.1f} s, after "
+        f"{load:.1f} s to load the model; {megabytes:,.0f} MB read"
     )
+    # Runs of earlier versions lack some of these.
+    if batch_size := run.manifest.get("batch_size"):
+        words += f"; batch size {batch_size}"
+    if threads := run.manifest.get("decode_threads"):
+        words += f"; {threads} decoding threads"
     return [
-        tag("p", words),
-        table("Where its time went, seconds added up over threads",
+        tag("p", f"{words}."),
+        table("Time of each stage, summed over threads",
               ["Stage", "Seconds", "Share", ""], rows, numeric=(1, 2)),
     ]  # fmt: skip
