@@ -75,9 +75,9 @@ def test_nothing_but_records(tell: Any, output: Output, tmp_path: Path) -> None:
     )
     assert tell(tmp_path / "r.html", "--images=0", input_path=bare).status == 0
     words = words_of(tmp_path / "r.html")
-    assert "nothing tells how these embeddings were made" in words
-    assert "No pictures were asked for" in words
-    assert "only whole runs" in words or "No run" in words
+    assert "it is unknown how these embeddings were made" in words
+    assert "Pictures are turned off" in words
+    assert "There is no manifest of a run" in words
 
 
 def test_inputs_that_are_gone(tell: Any, output: Output, tmp_path: Path) -> None:

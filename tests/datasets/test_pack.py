@@ -100,12 +100,12 @@ def test_a_killed_pack_goes_on_with_the_shards_that_stand(
     killed = tmp_path / "killed"
     write, open_ = storage.write_whole, storage.open_whole
 
-    def dies(path: str, data: bytes) -> None:
+    def dies(path: str, data: bytes, *, replace: bool = False) -> None:
         if Path(path).name.startswith("embeddings-00001"):
             raise KeyboardInterrupt
-        write(path, data)
+        write(path, data, replace=replace)
 
-    def opens(path: str) -> Any:
+    def opens(path: str, *, replace: bool = False) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(storage, "write_whole", dies)

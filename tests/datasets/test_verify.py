@@ -116,7 +116,7 @@ def test_one_image_in_two_places(output: Path) -> None:
     write(output / f"p10/{STEMS[3]}.tfrecord", PATHS[3], values(ROWS)[3])
     found = look(output)
     assert problems(found) == {"doubled": [f"p10/{STEMS[3]}.tfrecord"]}
-    assert f"{STEMS[3]}.tfrecord holds {PATHS[3]}, too" in str(found.problems[0])
+    assert f"{STEMS[3]}.tfrecord also contains {PATHS[3]}" in str(found.problems[0])
     repair(str(output), found)
     assert (output / f"{STEMS[3]}.tfrecord").exists()
     assert look(output).problems == []
