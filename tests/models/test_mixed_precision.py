@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 from lookalikes import cosine, save_elixr_b, save_elixr_c
 
+from cxr_embed import models
+from cxr_embed.models import ModelSettings
+from cxr_embed.models.inputs import example_radiograph
 from cxr_embed.models.tensorflow.graph_part import GraphPart
 from cxr_embed.models.tensorflow.mixed_precision import in_bfloat16
 
@@ -90,3 +94,17 @@ def test_products_keep_their_names(tmp_path: Path, last: str) -> None:
     exact, rounded = compare(part, x=RNG.normal(size=(5, 8)).astype(np.float32))
     assert not np.array_equal(exact, rounded)
     assert cosine(exact, rounded) > 0.999
+
+
+def test_a_thread_that_has_run_bfloat16_runs_float32_again(small_model: Path) -> None:
+    """Threads of a pool outlive a run: the second run of a process must not get the first's."""
+    exact = models.load(ModelSettings(str(small_model)))
+    image = exact.fit(example_radiograph())
+    expected = exact.embed([image])
+    with ThreadPoolExecutor(1) as pool:
+        rounded_model = models.load(ModelSettings(str(small_model), precision="bfloat16"))
+        rounded = pool.submit(rounded_model.embed, [image]).result()
+        again = pool.submit(models.load(ModelSettings(str(small_model))).embed, [image]).result()
+    np.testing.assert_array_equal(again, expected)
+    if np.array_equal(rounded, expected):
+        pytest.skip("this processor does not compute in bfloat16")

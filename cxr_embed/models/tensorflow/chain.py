@@ -87,6 +87,7 @@ class Stage:
         if length > count:  # the results of the padding are discarded
             values = np.concatenate([values, np.repeat(values[-1:], length - count, axis=0)])
         pieces = [values[start : start + batch] for start in range(0, length, batch)]
+        self._placement.prepare_thread()
         results = self._call([dict(self._inputs(piece)) for piece in pieces])
         given = sum(map(len, results))
         if given != length:

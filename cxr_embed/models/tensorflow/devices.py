@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,10 @@ class Placement:
             return lambda pieces: [function(_tensors(pieces[0])).numpy()]
         return _Replicated(function, self._strategy)
 
+    def prepare_thread(self) -> None:
+        """Makes calls of this thread compute in this placement's precision."""
+        _apply_precision(self.precision, self.kind)
+
 
 class _Replicated:
     """Runs one function on all devices of a strategy; it is traced once per input shape.
@@ -146,7 +151,7 @@ def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Pla
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(gpu, True)
     kind = "gpu" if gpus and wanted != "cpu" else "cpu"
-    _set_precision(precision, kind)
+    _apply_precision(precision, kind)
     devices = [device.name for device in tf.config.list_logical_devices(kind.upper())]
     if xla and len(devices) > 1:
         raise UsageError(
@@ -181,8 +186,18 @@ def _tpu_strategy() -> Any:
     return tf.distribute.TPUStrategy(resolver)
 
 
-def _set_precision(precision: str, kind: str) -> None:
-    """Turns TensorFlow's bfloat16 options on or off."""
+_of_thread = threading.local()
+
+
+def _apply_precision(precision: str, kind: str) -> None:
+    """Turns TensorFlow's bfloat16 options on or off for calls of this thread.
+
+    TensorFlow keeps a copy of the options for each thread that has called a function, and changing
+    them renews the copy of the changing thread only. So each thread applies them before it calls a
+    model; otherwise a thread that has run one model in bfloat16 would run the next one so, too.
+    """
+    if getattr(_of_thread, "precision", None) == (precision, kind):
+        return
     tf = import_tensorflow()
     half = precision == "bfloat16"
     # The option for GPUs, auto_mixed_precision, uses float16, so `Placement.ready` is used instead.
@@ -190,3 +205,4 @@ def _set_precision(precision: str, kind: str) -> None:
     tf.config.optimizer.set_experimental_options({rewriter: half and kind == "cpu"})
     # Without TensorFloat-32, float32 on a GPU matches a CPU, so that one output may mix both.
     tf.config.experimental.enable_tensor_float_32_execution(half)
+    _of_thread.precision = (precision, kind)
