@@ -324,7 +324,7 @@ def test_a_damaged_head(trained: Path, do: Any, tmp_path: Path) -> None:
     (head / "model.keras").write_bytes((trained / "network/model.keras").read_bytes()[:3000])
     assert "model.keras cannot be loaded" in do(*command).err
     (head / "model.keras").write_bytes((trained / "linear/model.keras").read_bytes())
-    assert "takes 24 floats and gives 1, head.json says 24 and 2" in do(*command).err
+    assert "takes 24 floats and gives 1, head.json gives 24 and 2" in do(*command).err
     (head / "head.json").write_text("{}")
     ran = do(*command)
     assert (ran.status, "head.json cannot be read" in ran.err) == (2, True)

@@ -208,7 +208,7 @@ def test_what_is_on_this_machine_is_refused(service: str, tiny_model: Path, tmp_
     (tmp_path / "1.dcm").write_bytes(make_dicom())
     ran = submit(tiny_model, "dataflow_cpu", input_path=tmp_path, output_path="gs://bucket/x")
     assert ran.status == 2
-    assert f"{tmp_path}/1.dcm is on this machine" in ran.err
+    assert f"{tmp_path}/1.dcm is a local path, which Dataflow's workers cannot read" in ran.err
     ran = submit(tiny_model, "dataflow_cpu", output_path=tmp_path / "out")
     assert ran.status == 2
     assert "--output_path" in ran.err
