@@ -57,7 +57,7 @@ def guarded(verb: Callable[[list[str]], int], arguments: list[str]) -> int:
         return _fail(error, 2)
     except MachineFault as error:
         return _fail(error, 3)
-    except BrokenPipeError:  # whoever read our output has gone
+    except BrokenPipeError:  # the reader of the output is gone
         return 3
     except KeyboardInterrupt:
         return _fail("interrupted", 3)

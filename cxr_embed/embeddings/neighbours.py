@@ -90,7 +90,7 @@ def _scan(
     centre: np.ndarray | None,
     best_of_block: _BestOfBlock,
 ) -> Neighbours:
-    """Walks over all blocks once, keeping the best k so far."""
+    """Reads all blocks once and keeps the best k so far."""
     unit_queries = unit(queries, centre)
     rows = np.empty((len(queries), 0), np.int64)
     similarities = np.empty((len(queries), 0), np.float32)

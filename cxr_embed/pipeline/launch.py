@@ -49,7 +49,7 @@ class Ended:
 
     Attributes:
         metrics: as far as the runner gave them.
-        handed_over: where the run went if nobody here waits for it: a template, or a job.
+        handed_over: the template or job that the run was handed over to, if it was not waited for.
     """
 
     metrics: Metrics = field(default_factory=Metrics)
