@@ -1,8 +1,8 @@
 """Embeddings wherever they lie, as parts that are read one by one.
 
 Readers see the same few things, whether it is a folder of records, Parquet or TFRecord shards or an
-.npz file: how many floats an embedding has, and parts of known length. A part is read in one go, so a
-reader that holds one part at a time needs the same memory at any size.
+.npz file: how many floats an embedding has, and parts of known length. A part is read in one go, so
+a reader that holds one part at a time needs the same memory at any size.
 """
 
 from __future__ import annotations
