@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  "  macOS:           brew install python@3.13" \
 	  "  or pass one:     make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,train,explore,docs,openvino]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,train,explore,docs,openvino,onnx,hub,cxr-foundation,s3,azure]'
 	@touch $@
 
 demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2 and makes a report page
