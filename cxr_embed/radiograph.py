@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-RENDERINGS = ("cxr_foundation", "dicom")
 VIEWS = ("all", "frontal")
 
 # More than any detector has, and few enough for a laptop to hold several such images.

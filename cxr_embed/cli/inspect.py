@@ -17,9 +17,10 @@ from cxr_embed.cli import flags as cli_flags
 from cxr_embed.errors import UsageError
 from cxr_embed.imaging import drawing
 from cxr_embed.imaging.inspection import Element, Inspection, Rendered, inspect_file
+from cxr_embed.imaging.rendering import RENDERINGS
 from cxr_embed.models.config import ModelConfig, read_model_config
 from cxr_embed.outcomes import FAILURE_REASONS, WARNINGS
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
 USAGE = """\
 Shows what the program makes of one image file: the tags that decide the pixels, the steps taken,
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> int:
     _check_output(values.output_path, path)
     found = inspect_file(
         data,
-        RENDERINGS if values.rendering == "both" else (values.rendering,),
+        list(RENDERINGS) if values.rendering == "both" else [values.rendering],
         file_type=values.input_file_type,
         max_pixels=values.max_pixels,
         with_patient=values.show_patient_tags,

@@ -14,7 +14,8 @@ from cxr_embed import elements, file_types, models, storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS
+from cxr_embed.imaging.rendering import RENDERINGS
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS
 from cxr_embed.storage import find_images as sources
 
 if TYPE_CHECKING:

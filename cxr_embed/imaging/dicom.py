@@ -26,9 +26,9 @@ from cxr_embed.imaging import decoders
 from cxr_embed.imaging.dicom_file import is_deflated, read_dicom, read_dicom_start
 from cxr_embed.imaging.dicom_header import integer, is_absent, rendering_attributes_of, text
 from cxr_embed.imaging.reading_errors import while_parsing, while_rendering
-from cxr_embed.imaging.rendering import render
+from cxr_embed.imaging.rendering import render, require_rendering
 from cxr_embed.imaging.rendering_attributes import RenderingAttributes
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, Radiograph
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
 
 # pydicom's warnings about odd values quote the value, so they are switched off. Values that cannot
 # be used are rejected here with a reason code.
@@ -86,8 +86,7 @@ def read_radiograph(
         MemoryError: memory ran out.
         ValueError: `rendering` is unknown.
     """
-    if rendering not in RENDERINGS:
-        raise ValueError(f"rendering {rendering!r}: pass one of {', '.join(RENDERINGS)}")
+    require_rendering(rendering)
     steps: list[str] = []
     try:
         with while_parsing(_DICOM):

@@ -23,8 +23,8 @@ from cxr_embed.file_types import PREFIX_BYTES, Buffer
 from cxr_embed.imaging import decoder_process, dicom
 from cxr_embed.imaging.codestream import read_stream_size
 from cxr_embed.imaging.reading_errors import while_parsing, while_rendering
-from cxr_embed.imaging.rendering import look_up
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, Radiograph
+from cxr_embed.imaging.rendering import look_up, require_rendering
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
 
 Source: TypeAlias = str | os.PathLike[str] | Buffer | BinaryIO | Dataset
 
@@ -180,8 +180,7 @@ def _limit_of_gzip(prefix: Buffer, file_type: str, max_pixels: int, views: str) 
 
 
 def _check_rendering(rendering: str) -> None:
-    if rendering not in RENDERINGS:
-        raise ValueError(f"rendering {rendering!r}: pass one of {', '.join(RENDERINGS)}")
+    require_rendering(rendering)
 
 
 def _check_type(start: Buffer, found: str | None, file_type: str) -> None:

@@ -22,7 +22,8 @@ from cxr_embed import file_types
 from cxr_embed.errors import ImageRejected, one_line
 from cxr_embed.imaging import decoders, dicom
 from cxr_embed.imaging.image_files import read_image
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, Radiograph
+from cxr_embed.imaging.rendering import RENDERINGS
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
 
 # Text is shown only where it is one of these (PS3.3 C.7.3.1.1.1, C.8.1.1, C.7.6.3.1.2, C.11.2.1.3,
 # C.11.6.1.2, C.7.6.1.1.5). Any other text may be a name.
@@ -119,7 +120,7 @@ class Inspection:
 @safe_pydicom.muted()
 def inspect_file(
     data: bytes,
-    renderings: Sequence[str] = RENDERINGS,
+    renderings: Sequence[str] = tuple(RENDERINGS),
     *,
     file_type: str = "auto",
     max_pixels: int = DEFAULT_MAX_PIXELS,

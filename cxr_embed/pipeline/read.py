@@ -15,10 +15,11 @@ from cxr_embed.errors import ImageRejected, ImageSkipped, PlaceUnavailable, one_
 from cxr_embed.faults import Streak, machine_fault
 from cxr_embed.file_types import FILE_TYPES, OTHER_NAME
 from cxr_embed.imaging.image_files import admit, read_image, too_large
+from cxr_embed.imaging.rendering import RENDERINGS
 from cxr_embed.outcomes import Failed, Skipped, Stage
 from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
 from cxr_embed.pipeline.threads import reading_threads, usable_cores
-from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, RENDERINGS, VIEWS, InputFacts, Radiograph
+from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS, InputFacts, Radiograph
 
 # Radiographs that are read already and wait for the model, for each core.
 _WAITING_PER_CORE = 1

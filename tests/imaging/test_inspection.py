@@ -16,7 +16,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from cxr_embed.imaging import drawing
 from cxr_embed.imaging.inspection import Inspection, inspect_file
-from cxr_embed.radiograph import RENDERINGS
+from cxr_embed.imaging.rendering import RENDERINGS
 
 
 def values(found: Inspection) -> dict[str, str]:

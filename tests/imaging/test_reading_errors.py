@@ -30,7 +30,7 @@ def break_rendering(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def broken(*_: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(rendering, "cxr_foundation_curve", broken)
+    monkeypatch.setitem(rendering.RENDERINGS, "cxr_foundation", broken)
     monkeypatch.setattr(image_files, "look_up", broken)
 
 

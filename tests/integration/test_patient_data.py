@@ -31,7 +31,7 @@ from cxr_embed.cli import main as cli_main
 from cxr_embed.errors import ImageRejected
 from cxr_embed.imaging.image_files import read_image, read_radiograph
 from cxr_embed.imaging.inspection import PATIENT_KEYWORDS
-from cxr_embed.radiograph import RENDERINGS
+from cxr_embed.imaging.rendering import RENDERINGS
 
 # Letters where a VR has letters, digits where it has only digits; neither occurs by chance.
 WORD = "ZQXJ"

@@ -1,0 +1,1 @@
+"""The renderings, a module each; registered in `cxr_embed.imaging.rendering`."""
