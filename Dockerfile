@@ -1,3 +1,5 @@
+# EXPERIMENTAL: this file is linted, and has never been built.
+#
 # The image of Dataflow's workers, of the Flex template's launcher, and of a plain `docker run`.
 #
 #   docker build -t cxr-embed .                                  CPU

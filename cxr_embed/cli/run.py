@@ -76,7 +76,10 @@ def make_flags() -> flags.FlagValues:
         "endpoint_location", model_flags.DEFAULT_LOCATION, "location of the hosted endpoint"
     )  # fmt: skip
     text(
-        "endpoint_id", None, "a Vertex AI endpoint in place of a local model; images are sent to it"
+        "endpoint_id",
+        None,
+        "a Vertex AI endpoint in place of a local model; images are sent to it; experimental: never "
+        "run against the real service",
     )
     choice(
         "rendering", "cxr_foundation", RENDERINGS,
@@ -88,7 +91,12 @@ def make_flags() -> flags.FlagValues:
         VIEWS,
         "frontal: skip an image whose ViewPosition is there and is neither AP nor PA",
     )
-    choice("device", "auto", models.DEVICES, "one that was asked for and is absent is an error")
+    choice(
+        "device",
+        "auto",
+        models.DEVICES,
+        "one that is absent is an error; gpu and tpu are experimental: never run yet",
+    )
     choice("engine", "tensorflow", models.engine_names(), "openvino runs on the CPU only")
     choice("precision", "float32", models.PRECISIONS, "what the model computes in")
     number("batch_size", 0, "images per model call; 0 picks one for the device")

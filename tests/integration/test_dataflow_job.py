@@ -32,7 +32,6 @@ IMAGE = "us-central1-docker.pkg.dev/some-project/cxr-embed/any:1"
 PRESETS = {
     "dataflow_cpu": ("n2-standard-8", None),
     "dataflow_gpu": ("g2-standard-8", "type:nvidia-l4;count:1;install-nvidia-driver"),
-    "dataflow_gpu_t4": ("n1-standard-8", "type:nvidia-tesla-t4;count:1;install-nvidia-driver"),
     "dataflow_tpu": ("ct5lp-hightpu-1t", "type:tpu-v5-lite-podslice;topology:1x1"),
 }
 
