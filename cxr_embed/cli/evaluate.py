@@ -59,7 +59,7 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_integer("seed", 0, "of the bootstrap", lower_bound=0, flag_values=values)
     flags.DEFINE_boolean(
         "allow_other_embeddings", False,
-        "go on although the embeddings were made otherwise than those of the training",
+        "accept embeddings that were made with other settings than those of the training",
         flag_values=values,
     )  # fmt: skip
     head_flags.define_output(values, "nothing is written")
@@ -128,7 +128,7 @@ def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
         head = saved.read_head(values.head)
         embeddings = mapped.open_embeddings(head_flags.embeddings_path(values), log)
         found = applying.apply(
-            values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=log
+            values.head, head, embeddings, allow_others=values.allow_other_embeddings, log=log
         )
     extras = tuple(dict.fromkeys(values.subgroup_column or []))
     if values.labels_csv or values.mimic_dir:

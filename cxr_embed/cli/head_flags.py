@@ -46,7 +46,7 @@ def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
         )
     flags.DEFINE_string(
         "group_column", None,
-        "the column that tells patients apart; without it patient_id or subject_id, if there",
+        "the column that identifies the patient; by default patient_id or subject_id, if present",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(

@@ -33,7 +33,7 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
     flags.DEFINE_boolean(
         "allow_other_embeddings", False,
-        "go on although the embeddings were made otherwise than those of the training",
+        "accept embeddings that were made with other settings than those of the training",
         flag_values=values,
     )  # fmt: skip
     return values
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     from cxr_embed import storage
 
     if storage.exists(output) and not values.overwrite:
-        raise UsageError(f"--output_path {output} is there already: pass --overwrite")
+        raise UsageError(f"--output_path {output} exists: pass --overwrite")
 
     from cxr_embed.cli import terminal
     from cxr_embed.heads import applying, mapped, saved
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     head = saved.read_head(values.head)
     embeddings = mapped.open_embeddings(source, log)
     predictions = applying.apply(
-        values.head, head, embeddings, allow_others=values.allow_other_embeddings, say=log
+        values.head, head, embeddings, allow_others=values.allow_other_embeddings, log=log
     )
     folder, _, name = output.rpartition("/")
     saved.write_files(folder or ".", {name: predictions.to_csv()})

@@ -89,7 +89,7 @@ def _search(values: flags.FlagValues) -> None:
     embeddings = load_embeddings(path)
     query = queries.resolve(
         values.query, embeddings, path,
-        model_path=values.model_path, device=values.device, say=log,
+        model_path=values.model_path, device=values.device, log=log,
     )  # fmt: skip
     found = search.nearest(
         embeddings.values, query.embedding[np.newaxis], values.k,

@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     table = head_flags.read_labels(values, heads)
     trained = training.train(
         mapped.open_embeddings(source, log), table, splits, settings,
-        command=head_flags.command_of("train", arguments), say=log,
+        command=head_flags.command_of("train", arguments), log=log,
         allow_shared_patients=values.allow_shared_patients,
     )  # fmt: skip
     saved.require_free(output, values.overwrite, "--output_dir", [saved.HEAD_NAME])

@@ -18,7 +18,7 @@ def apply(
     embeddings: MappedEmbeddings,
     *,
     allow_others: bool = False,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Returns a head's probabilities for all embeddings, without labels.
 
@@ -26,8 +26,8 @@ def apply(
         folder: where the head is.
         head: the content of its `head.json`.
         embeddings: the embeddings.
-        allow_others: accept embeddings that were made otherwise than those of the training.
-        say: receives one line of progress at a time.
+        allow_others: accept embeddings that were made with other settings.
+        log: receives one line of progress at a time.
 
     Raises:
         UsageError: head and embeddings do not fit, or an embedding holds NaN or infinity.
@@ -36,7 +36,7 @@ def apply(
         head, embeddings.size, embeddings.fingerprint, embeddings.source, allow_others
     )
     if warning:
-        say(warning)
+        log(warning)
     model = saved.load_model(folder, head)
     rows = np.arange(len(embeddings))
     probabilities = network.predictor(model, embeddings)(rows).astype(np.float64)

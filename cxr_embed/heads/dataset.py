@@ -1,4 +1,4 @@
-"""Labels joined with embeddings, split by split, with a tally of everything that did not fit."""
+"""Labels joined with embeddings, by split, and counts of what did not match."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def check_splits(labelled: Labelled, wanted: Sequence[str]) -> None:
     """Refuses splits without a label.
 
     Raises:
-        UsageError: a split is empty; the message names those that there are.
+        UsageError: a split is empty; the message lists the splits that exist.
     """
     there = Counter(labelled.splits.tolist())
     for split in wanted:
@@ -152,7 +152,7 @@ def check_both_classes(labelled: Labelled, split: str) -> None:
         if not positives or not negatives:
             raise UsageError(
                 f"the split {split!r} has {positives} positive and {negatives} negative images of "
-                f"{head}: it takes both"
+                f"{head}: both classes are needed"
             )
 
 

@@ -37,7 +37,7 @@ class DeLong(NamedTuple):
 
 
 def delong_test(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> DeLong:
-    """Compares two classifiers on the same images, which it takes as independent of each other.
+    """Compares two classifiers on the same images, which are taken as independent of each other.
 
     Args:
         labels: (n,), 0 or 1, at least two images of each class.

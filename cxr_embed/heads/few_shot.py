@@ -90,7 +90,7 @@ def run(
     embeddings: MappedEmbeddings,
     labelled: Labelled,
     options: Options,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, bytes]:
     """Runs the few-shot evaluation.
 
@@ -116,7 +116,7 @@ def run(
                 if result.seed == options.seed + options.num_seeds - 1:
                     rows = [r for r in found if r.n_per_class == result.n_per_class]
                     mean = float(np.mean([r.auroc for r in rows]))
-                    say(f"{head}, {classifier}, {result.n_per_class} per class: AUROC {mean:.4f}")
+                    log(f"{head}, {classifier}, {result.n_per_class} per class: AUROC {mean:.4f}")
             results += found
             line = task.summarise(classifier, found)
             pictures[head].append(line)
@@ -181,8 +181,8 @@ class _Task:
             one_class.append(self._options.test_split)
         if one_class:
             raise UsageError(
-                f"the split {one_class[0]!r} lacks positive or negative images of {self._head}: it "
-                "takes both"
+                f"the split {one_class[0]!r} lacks positive or negative images of {self._head}: "
+                "both classes are needed"
             )
 
     def results(self, classifier: str) -> Iterator[Result]:

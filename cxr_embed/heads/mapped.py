@@ -77,7 +77,7 @@ class MappedEmbeddings:
 
 
 def open_embeddings(
-    path: str, say: Callable[[str], None] = lambda _: None, map_from_bytes: int = MAP_FROM_BYTES
+    path: str, log: Callable[[str], None] = lambda _: None, map_from_bytes: int = MAP_FROM_BYTES
 ) -> MappedEmbeddings:
     """Reads embeddings; large ones are kept as a matrix in the user's cache for the next time.
 
@@ -86,7 +86,7 @@ def open_embeddings(
 
     Args:
         path: a folder of records, a packed file, or gs://.
-        say: receives one line of progress at a time.
+        log: receives one line of progress at a time.
         map_from_bytes: keep matrices of at least this size.
 
     Raises:
@@ -97,7 +97,7 @@ def open_embeddings(
     base = _cache_path(path, state) if state else None
     kept = _read_kept(base) if base else None
     if kept:
-        say(f"embeddings of {path} from {base}.npy")
+        log(f"embeddings of {path} from {base}.npy")
         return MappedEmbeddings(path, *kept, fingerprint)
     if not storage.is_remote(path) and not Path(path).exists():
         raise UsageError(f"there are no embeddings at {path}: it does not exist")
@@ -107,11 +107,11 @@ def open_embeddings(
     if base is None or values.nbytes < map_from_bytes:
         return found
     del loaded
-    say(f"keeping {values.nbytes / 1e9:.1f} GB of embeddings in {base}.npy for the next time")
+    log(f"keeping {values.nbytes / 1e9:.1f} GB of embeddings in {base}.npy for the next time")
     try:
         _keep(base, found)
     except OSError as error:
-        say(f"warning: {base}.npy cannot be written ({error.strerror or error}); going on without")
+        log(f"warning: {base}.npy cannot be written ({error.strerror or error}); going on without")
         return found
     del values, found
     kept = _read_kept(base)

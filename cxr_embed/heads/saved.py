@@ -186,7 +186,7 @@ def check_embeddings(
         size: floats in one of the embeddings.
         fingerprint: how they were made, if known.
         source: where they are from.
-        allow_others: go on although they were made otherwise.
+        allow_others: accept embeddings that were made with other settings.
 
     Returns:
         A warning, or None where head and embeddings are known to fit.
@@ -205,7 +205,7 @@ def check_embeddings(
     if not changed:
         return None
     line = (
-        f"{source} was made otherwise than the embeddings that the head was trained on "
+        f"{source} was made with other settings than the embeddings that the head was trained on "
         f"({', '.join(changed)})"
     )
     if not allow_others:

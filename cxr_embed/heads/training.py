@@ -23,7 +23,7 @@ UNMATCHED_NAME = "unmatched_labels.csv"
 _LOG_EVERY_SECONDS = 10.0
 _PACKAGES = ("cxr-embed", "tensorflow", "keras", "scikit-learn", "numpy")
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def train(
     settings: NetworkSettings,
     *,
     command: str,
-    say: Say = lambda _: None,
+    log: Log = lambda _: None,
     allow_shared_patients: bool = False,
 ) -> Trained:
     """Trains a head and measures it on every split.
@@ -90,7 +90,7 @@ def train(
         splits: names of the splits.
         settings: how to train; no hidden layers make a linear probe.
         command: the command line, which is recorded with the results.
-        say: receives one line of progress at a time.
+        log: receives one line of progress at a time.
         allow_shared_patients: let a patient's images be in several splits.
 
     Raises:
@@ -98,13 +98,13 @@ def train(
     """
     labelled = dataset.join(embeddings, table, allow_shared_patients=allow_shared_patients)
     for line in dataset.describe(labelled, splits.names()):
-        say(line)
+        log(line)
     dataset.check_splits(labelled, splits.names())
     for split in (splits.train, splits.tune):
         dataset.check_both_classes(labelled, split)
     started = time.perf_counter()
     fit = _train_network if settings.hidden_layer_sizes else _train_probe
-    head = fit(embeddings, labelled, splits, settings, say)
+    head = fit(embeddings, labelled, splits, settings, log)
     head.training["seconds"] = round(time.perf_counter() - started, 1)
     predictions = predict_labelled(head.model, embeddings, labelled, splits.names())
     figures = measure(predictions, splits.names())
@@ -131,7 +131,7 @@ def _train_network(
     labelled: Labelled,
     splits: Splits,
     settings: NetworkSettings,
-    say: Say,
+    log: Log,
 ) -> TrainedHead:
     last = -_LOG_EVERY_SECONDS
 
@@ -141,7 +141,7 @@ def _train_network(
         if epoch.is_best or now - last >= _LOG_EVERY_SECONDS:
             last = now
             star = ", the best so far" if epoch.is_best else ""
-            say(
+            log(
                 f"epoch {epoch.number} of {settings.num_epochs}: loss {epoch.loss:.4f}, tune AUROC "
                 f"{epoch.tune_auroc:.4f}{star} ({epoch.seconds:.1f} s)"
             )
@@ -154,7 +154,7 @@ def _train_network(
         on_epoch,
     )
     best = history.best
-    say(f"kept epoch {best.number} of {len(history.epochs)}, tune AUROC {best.tune_auroc:.4f}")
+    log(f"kept epoch {best.number} of {len(history.epochs)}, tune AUROC {best.tune_auroc:.4f}")
     curve = plots.TrainingCurve(
         "epoch",
         [epoch.number for epoch in history.epochs],
@@ -179,7 +179,7 @@ def _train_probe(
     labelled: Labelled,
     splits: Splits,
     settings: NetworkSettings,
-    say: Say,
+    log: Log,
 ) -> TrainedHead:
     rows, labels = _rows_and_labels(labelled, splits.train)
     tune_rows, tune_labels = _rows_and_labels(labelled, splits.tune)
@@ -190,7 +190,7 @@ def _train_probe(
             embeddings, (rows, labels[:, column]), (tune_rows, tune_labels[:, column]),
             standardisation, settings.class_weights,
         )  # fmt: skip
-        say(f"{head}: kept C = {best.c:g}, tune AUROC {best.tune_auroc:.4f}")
+        log(f"{head}: kept C = {best.c:g}, tune AUROC {best.tune_auroc:.4f}")
         lines.append(line)
         paths[head] = tried
         best_cs.append(best.c)

@@ -26,7 +26,7 @@ from cxr_embed.runs.fingerprint import (
 )
 from cxr_embed.runs.history import read_runs
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def resolve(
     *,
     model_path: str | None = None,
     device: str = "auto",
-    say: Say = lambda line: None,
+    log: Log = lambda line: None,
 ) -> Query:
     """Resolves a query in this order: dicom id or path of an embedding, record file, image file.
 
@@ -65,7 +65,7 @@ def resolve(
         output_path: the output of the embeddings.
         model_path: the model's current folder; by default the one in the manifests.
         device: the device for the model.
-        say: logs one line for the user.
+        log: logs one line for the user.
 
     Raises:
         UsageError: the query is none of these, or the image cannot be embedded with the settings of
@@ -77,7 +77,7 @@ def resolve(
     if query.endswith(RECORD_SUFFIX):
         found = _read_record(query, output_path)
     elif _is_there(query):
-        embedding = _embed(query, output_path, model_path, device, say)
+        embedding = _embed(query, output_path, model_path, device, log)
         found = Query("an image file, embedded now", embedding, query)
     else:
         hint = _hint(query, embeddings)
@@ -144,7 +144,7 @@ def _config_above(path: str) -> OutputConfig | None:
 
 
 def _embed(
-    path: str, output_path: str, model_path: str | None, device: str, say: Say
+    path: str, output_path: str, model_path: str | None, device: str, log: Log
 ) -> np.ndarray:
     """Embeds one image with the settings of the output."""
     config = read_output_config(output_path)
@@ -162,7 +162,7 @@ def _embed(
     except (KeyError, ValueError) as error:
         raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
     settings = same_model(output_path, config, model_path, device)
-    say(f"embedding {path} with {settings.path}")
+    log(f"embedding {path} with {settings.path}")
     model = shared(settings)
     fitted = model.fit(radiograph)
     embedding = fitted if isinstance(fitted, ImageRejected) else model.embed_each([fitted])[0]

@@ -169,7 +169,7 @@ def test_predict_refuses_embeddings_of_another_kind(tmp_path: Path, do: Any) -> 
     config.write_text(json.dumps({"rendering": "dicom", "model_sha256": "2", "embedding_size": 24}))
     refused = do(*predicting)
     assert refused.status == 2
-    assert "made otherwise" in refused.err
+    assert "made with other settings" in refused.err
     assert "(model_sha256): pass --allow_other_embeddings" in refused.err
     allowed = do(*predicting, "--allow_other_embeddings")
     assert allowed.status == 0
