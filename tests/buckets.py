@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from cxr_embed import storage
-from cxr_embed.storage import gcs
+from cxr_embed.storage.settings import BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE
 
 # Its server takes one connection after the other: the others have to be let wait in line.
 EMULATOR = """
@@ -64,8 +64,8 @@ def spoken_to(address: str, retry_seconds: float = 60) -> Iterator[None]:
     """Lets this process and those that it starts speak to a stand-in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", address)
-        patch.setenv(gcs.RETRY_SECONDS_VARIABLE, str(retry_seconds))
-        patch.delenv(gcs.BILLING_PROJECT_VARIABLE, raising=False)
+        patch.setenv(RETRY_SECONDS_VARIABLE, str(retry_seconds))
+        patch.delenv(BILLING_PROJECT_VARIABLE, raising=False)
         yield
 
 

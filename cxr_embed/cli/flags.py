@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from absl import flags
 
+from cxr_embed import storage
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.storage import gcs
 
 COMMON_FLAGS = {
     "gcs_billing_project": "the project that pays for gs:// requests; requester-pays buckets need "
@@ -75,7 +75,7 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
     except flags.Error as error:
         raise UsageError(one_line(error)) from error
     if values.gcs_billing_project:
-        gcs.configure(replace(gcs.settings(), billing_project=values.gcs_billing_project))
+        storage.configure(replace(storage.settings(), billing_project=values.gcs_billing_project))
     return rest
 
 

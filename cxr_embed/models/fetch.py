@@ -1,4 +1,4 @@
-"""Downloads models from gs:// buckets into the user's cache, once per machine.
+"""Downloads models from buckets into the user's cache, once per machine.
 
 Models are loaded from local files only, since TensorFlow's own gs:// client has other credentials
 and retries than this program's. The launcher and each worker call this module independently.
@@ -15,7 +15,6 @@ from pathlib import Path, PurePosixPath
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
-from cxr_embed.storage import gcs
 from cxr_embed.storage.cache import cache_folder
 
 try:
@@ -46,7 +45,7 @@ def local_folder(path: str, revision: str) -> str:
     """Returns the folder of a local copy of a model; the first call on a machine downloads it.
 
     Args:
-        path: the model's gs:// folder.
+        path: the model's folder in a bucket.
         revision: the result of `revision_of` in the launcher.
 
     Raises:
@@ -82,7 +81,7 @@ def _fetch(path: str, revision: str, folder: Path) -> None:
     def fetch(entry: storage.Entry) -> None:
         target = partial / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        gcs.download(storage.join(path, entry.path), target, entry.crc32c)
+        storage.download(storage.join(path, entry.path), target, entry.tag)
 
     with ThreadPoolExecutor(_FILES_AT_A_TIME) as pool:
         list(pool.map(fetch, files))
@@ -104,7 +103,7 @@ def _files(path: str) -> list[storage.Entry]:
 
 
 def _revision(files: list[storage.Entry]) -> str:
-    lines = "".join(f"{entry.path}\0{entry.size}\0{entry.crc32c}\n" for entry in files)
+    lines = "".join(f"{entry.path}\0{entry.size}\0{entry.tag}\n" for entry in files)
     return hashlib.sha256(lines.encode()).hexdigest()[:24]
 
 

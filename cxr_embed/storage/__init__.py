@@ -1,4 +1,4 @@
-"""Lists, reads and writes files in local folders and `gs://` buckets through one set of functions.
+"""Lists, reads and writes files in local folders and in buckets through one set of functions.
 
 The rest of the package handles paths as strings and calls these functions.
 """
@@ -9,10 +9,9 @@ from cxr_embed.storage.files import Entry, FileTooLarge, OtherContent, StoredFil
 from cxr_embed.storage.parallel import in_parallel
 from cxr_embed.storage.places import (
     PLACES,
-    Settings,
     check_address,
     check_place,
-    configure,
+    download,
     exists,
     is_remote,
     join,
@@ -22,13 +21,15 @@ from cxr_embed.storage.places import (
     open_whole,
     read_bytes,
     read_file,
+    read_range,
     read_start,
     remove,
-    settings,
+    size,
     start_of,
     why_not_writable,
     write_whole,
 )
+from cxr_embed.storage.settings import Settings, configure, settings
 from cxr_embed.storage.whole_files import is_temporary, remove_if_abandoned
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "check_address",
     "check_place",
     "configure",
+    "download",
     "exists",
     "in_parallel",
     "is_remote",
@@ -52,10 +54,12 @@ __all__ = [
     "open_whole",
     "read_bytes",
     "read_file",
+    "read_range",
     "read_start",
     "remove",
     "remove_if_abandoned",
     "settings",
+    "size",
     "start_of",
     "why_not_writable",
     "write_whole",

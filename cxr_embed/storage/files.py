@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import IO, NamedTuple, Protocol
+
+from cxr_embed.storage.globs import Glob, fixed_folder
 
 # Number of a file's first bytes that are checked: enough for the header of a radiograph.
 START_BYTES = 64 << 10
@@ -20,12 +23,12 @@ class Entry(NamedTuple):
     Attributes:
         path: relative to the listed folder.
         size: in bytes.
-        crc32c: CRC-32C in base64; empty for local files.
+        tag: changes if the content does: a checksum or an entity tag; empty for local files.
     """
 
     path: str
     size: int
-    crc32c: str = ""
+    tag: str = ""
 
 
 class StoredFile(NamedTuple):
@@ -63,7 +66,16 @@ class OtherContent(FileExistsError):
 
 
 class Place(Protocol):
-    """A kind of storage, implemented by one module. Paths include the place's `scheme://`."""
+    """A kind of storage. Paths include the place's `scheme://`.
+
+    A class that inherits from it and writes `check_name`, `list_files`, `exists`, `size`,
+    `read_file` and `read_range` is a place that can be read. With `write_whole`, `open_whole`,
+    `remove` and `why_not_writable` it can be written, too. Everything else follows from these.
+    """
+
+    def missing_extra(self) -> str | None:
+        """Returns the extra of this package that has to be installed first, or None."""
+        return None
 
     def check_name(self, path: str) -> str | None:
         """Returns why the path is not valid in this place, or None."""
@@ -73,27 +85,48 @@ class Place(Protocol):
 
     def list_paths(self, folder: str) -> Iterator[str]:
         """Yields the paths of every file below a folder, which may be faster."""
+        return (entry.path for entry in self.list_files(folder))
 
     def matches(self, pattern: str) -> Iterator[tuple[str, str]]:
         """Yields the files that a glob selects, see `places.matches`."""
+        base = fixed_folder(pattern)
+        glob = Glob(pattern[len(base) :])
+        for path in self.list_paths(base):
+            below = glob.below(path)
+            if below is not None:
+                yield f"{base}{path}", below
 
     def exists(self, path: str) -> bool:
         """Whether a file exists."""
 
+    def size(self, path: str) -> int:
+        """Returns a file's size in bytes."""
+
     def read_bytes(self, path: str) -> bytes:
         """Reads a whole file."""
+        return self.read_file(path, None).data
 
     def read_file(self, path: str, admit: Admit | None) -> StoredFile:
         """Reads a file with a size limit, see `places.read_file`."""
 
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Reads a part of a file, see `places.read_range`."""
+
+    def download(self, path: str, target: Path, tag: str) -> None:
+        """Copies a file of any size to a local one, see `places.download`."""
+
     def write_whole(self, path: str, data: bytes, *, replace: bool) -> None:
         """Writes a file atomically."""
+        raise OSError(f"{path} can be read only")
 
     def open_whole(self, path: str, *, replace: bool) -> AbstractContextManager[IO[bytes]]:
         """Opens a file that is written atomically."""
+        raise OSError(f"{path} can be read only")
 
     def remove(self, path: str) -> None:
         """Removes a file; does nothing if it is missing."""
+        raise OSError(f"{path} can be read only")
 
     def why_not_writable(self, folder: str) -> str | None:
         """Returns why files cannot be written below a folder, or None."""
+        return f"{folder} can be read only"

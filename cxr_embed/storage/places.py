@@ -1,10 +1,12 @@
 """The registry of storage places: checks addresses and calls the module of each place.
 
-To add a place, write a module with the functions of `files.Place` and add it to `PLACES`.
+To add a place, write a module with a class that inherits from `files.Place` (or, for a service that
+stores objects in buckets, from `object_store.ObjectStore`) and add an instance of it to `PLACES`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -15,25 +17,11 @@ from cxr_embed.errors import UsageError
 from cxr_embed.storage import gcs, local
 from cxr_embed.storage.files import Admit, Entry, Place, StoredFile
 
-# The module for each scheme, the part of an address before `://`.
-PLACES: dict[str, Place] = {"gs": gcs}
+# The place of each scheme, the part of an address before `://`.
+PLACES: dict[str, Place] = {"gs": gcs.GoogleCloudStorage()}
 
 # A single letter is a Windows drive. A path that begins with a dot or a slash is local.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*)", re.DOTALL)
-
-
-# Settings of the storage services of a process; can be pickled for workers.
-Settings = gcs.GcsSettings
-
-
-def settings() -> Settings:
-    """Returns this process's settings of the storage services."""
-    return gcs.settings()
-
-
-def configure(settings: Settings) -> None:
-    """Configures the storage services of this process."""
-    gcs.configure(settings)
 
 
 def check_place(path: str, flag: str) -> None:
@@ -83,6 +71,15 @@ def check_address(path: str, flag: str) -> None:
         raise UsageError(
             f"{flag} {shown}: {scheme}:// is not supported; pass a local path or {kinds}"
         )
+    if extra := _missing_extra(scheme):
+        raise UsageError(
+            f"{flag} {path}: {scheme}:// needs other packages: pip install 'cxr-embed[{extra}]'"
+        )
+
+
+@functools.cache  # a list of images asks once a line
+def _missing_extra(scheme: str) -> str | None:
+    return PLACES[scheme].missing_extra()
 
 
 def is_remote(path: str) -> bool:
@@ -161,6 +158,15 @@ def exists(path: str) -> bool:
     return _place(path).exists(path)
 
 
+def size(path: str) -> int:
+    """Returns a file's size in bytes.
+
+    Raises:
+        OSError: the service does not answer; `FileNotFoundError` if the file is missing.
+    """
+    return _place(path).size(path)
+
+
 def read_bytes(path: str) -> bytes:
     """Reads a whole file.
 
@@ -192,6 +198,34 @@ def read_file(path: str, admit: Admit | None = None) -> StoredFile:
         Exception: any exception of `admit`, unchanged.
     """
     return _place(path).read_file(path, admit)
+
+
+def read_range(path: str, start: int, length: int) -> bytes:
+    """Reads a part of a file in one request.
+
+    Args:
+        path: the file.
+        start: number of bytes before the part.
+        length: of the part, in bytes; less is returned only if the file ends there.
+
+    Raises:
+        OSError: as `read_file`.
+    """
+    return _place(path).read_range(path, start, length) if length > 0 else b""
+
+
+def download(path: str, target: Path, tag: str = "") -> None:
+    """Copies a file of any size to a local one; what breaks off is taken up where it broke off.
+
+    Args:
+        path: the file.
+        target: the local file, which is replaced if it exists.
+        tag: the `Entry.tag` that the file had in a listing; a file with another tag is an error.
+
+    Raises:
+        OSError: the file cannot be read, has changed, or does not match its checksum.
+    """
+    _place(path).download(path, target, tag)
 
 
 class _Enough(Exception):

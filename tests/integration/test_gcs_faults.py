@@ -23,7 +23,7 @@ from cxr_embed.outcomes import Failed
 from cxr_embed.runs.sink import files_of
 from cxr_embed.runs.tables import ShardWriter, merge
 from cxr_embed.storage import find_images as sources
-from cxr_embed.storage import gcs, gcs_client
+from cxr_embed.storage import gcs_client
 
 COUNT = 500
 
@@ -149,11 +149,11 @@ def test_large_files_are_fetched_over_a_bad_line(service: str, tmp_path: Path) -
     line = BadLine(service, share=0.6, faults=("answer_cut_short", "hung_up"))
     with line.open() as address, spoken_to(address):
         for number in range(8):
-            gcs.download("gs://bucket/weights", tmp_path / "weights", entry.crc32c)
+            storage.download("gs://bucket/weights", tmp_path / "weights", entry.tag)
             assert (tmp_path / "weights").read_bytes() == data, number
     assert line.happened["answer_cut_short"]
     with spoken_to(service, retry_seconds=1), pytest.raises(OSError, match="gs://bucket/weights"):
-        gcs.download("gs://bucket/weights", tmp_path / "weights", "AAAAAA==")
+        storage.download("gs://bucket/weights", tmp_path / "weights", "AAAAAA==")
 
 
 def test_a_hundred_thousand_objects_are_listed_page_by_page() -> None:

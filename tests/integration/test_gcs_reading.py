@@ -118,7 +118,9 @@ def test_a_wrong_checksum_is_an_error_of_this_object() -> None:
             pass
 
     with serving(Wrong) as address, spoken_to(address, retry_seconds=1):
-        with pytest.raises(OSError, match=r"gs://bucket/x: gave up .*DataCorruption") as raised:
+        with pytest.raises(
+            OSError, match=r"gs://bucket/x: gave up .*not match its checksum"
+        ) as raised:
             storage.read_file("gs://bucket/x")
         assert not isinstance(raised.value, PlaceUnavailable)
 

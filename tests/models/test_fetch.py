@@ -76,7 +76,7 @@ def test_processes_of_one_machine_fetch_it_once(service: str) -> None:
         for process in processes:
             process.join()
             assert process.exitcode == 0
-    assert sum("alt=media" in path for path in line.paths) == len(FILES)
+    assert sum("alt=media" in path for path in line.paths) == sum(map(bool, FILES.values()))
 
 
 def test_what_a_killed_process_left_is_not_taken_for_a_model(cache: Path) -> None:

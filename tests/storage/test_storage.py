@@ -13,7 +13,7 @@ import pytest
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
-from cxr_embed.storage import gcs
+from cxr_embed.storage.settings import BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -88,20 +88,20 @@ def test_an_error_in_parallel_is_raised_where_it_belongs() -> None:
 def test_how_buckets_are_spoken_to_is_kept_for_processes_that_are_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in (gcs.BILLING_PROJECT_VARIABLE, gcs.RETRY_SECONDS_VARIABLE):
+    for name in (BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE):
         monkeypatch.setenv(name, "")
-    assert gcs.settings() == gcs.GcsSettings()
-    gcs.configure(gcs.GcsSettings("who-pays", 5))
-    assert gcs.settings() == gcs.GcsSettings("who-pays", 5)
+    assert storage.settings() == storage.Settings()
+    storage.configure(storage.Settings("who-pays", 5))
+    assert storage.settings() == storage.Settings("who-pays", 5)
     assert os.environ["CXR_EMBED_GCS_BILLING_PROJECT"] == "who-pays"
-    gcs.configure(gcs.GcsSettings())
-    assert gcs.settings().billing_project is None
+    storage.configure(storage.Settings())
+    assert storage.settings().billing_project is None
 
 
 def test_no_number_of_seconds_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(gcs.RETRY_SECONDS_VARIABLE, "soon")
-    with pytest.raises(UsageError, match="CXR_EMBED_GCS_RETRY_SECONDS=soon is not a number"):
-        gcs.settings()
+    monkeypatch.setenv(RETRY_SECONDS_VARIABLE, "soon")
+    with pytest.raises(UsageError, match="CXR_EMBED_RETRY_SECONDS=soon is not a number"):
+        storage.settings()
 
 
 def test_a_missing_folder_lists_as_empty(tmp_path: Path) -> None:
