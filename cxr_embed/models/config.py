@@ -10,7 +10,13 @@ xla = true                        # compile with XLA
 name = "image"                    # the input of the signature
 size = [1024, 1024]               # rows, columns, if the signature leaves them open
 range = [0.0, 1.0]                # scale the pixels' full range to this (float inputs)
-bits = 8                          # PNG inputs: send the upper 8 bits only
+mean = [0.485, 0.456, 0.406]      # then subtract this, one number or one per channel (float inputs)
+std = [0.229, 0.224, 0.225]       # and divide by this
+resize = "shortest_edge"          # or "pad"; without it, the aspect ratio is not kept ("stretch")
+shortest_edge = 518               # for resize = "shortest_edge"; by default the longer side of size
+crop = "torchvision"              # whose centre: also "transformers" (default), "torchxrayvision"
+interpolation = "bicubic"         # or "area" (default), "bilinear", "gaussian"
+bits = 8                          # make an 8-bit image first; PNG inputs: send the upper 8 bits
 preprocessing = "elixr_c"         # that of elixr-c-v2-pooled's graph, for a [[stage]].feed
 
 [output]
@@ -39,6 +45,7 @@ retry_seconds = 600
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,10 +56,18 @@ from cxr_embed.errors import UsageError
 
 POOLINGS = ("flatten", "mean")
 PREPROCESSINGS = ("elixr_c",)
+# See `cxr_embed.models.resizing.Resizing`.
+RESIZES = ("stretch", "shortest_edge", "pad")
+CROPS = ("transformers", "torchvision", "torchxrayvision")
+INTERPOLATIONS = ("area", "bilinear", "bicubic", "gaussian")
+# The keys of [input] for models that take arrays of pixels.
+IMAGE_KEYS = (
+    "range", "mean", "std", "resize", "shortest_edge", "crop", "interpolation", "preprocessing",
+)  # fmt: skip
 
 _KEYS: dict[str, tuple[str, ...]] = {
     "": ("signature", "xla", "input", "output", "stage", "endpoint"),
-    "input": ("name", "size", "range", "bits", "preprocessing"),
+    "input": ("name", "size", *IMAGE_KEYS, "bits"),
     "output": ("name", "pooling", "embedding_size"),
     "stage": (
         "folder", "signature", "input", "output", "constants", "feed", "fetch", "batch", "pool",
@@ -124,12 +139,18 @@ class ModelConfig:
         range: (low, high) that the pixels' full range is scaled to; float inputs only.
         output_name: the output with the embedding.
         embedding_size: expected number of floats in an embedding.
-        bits: 8 to send only the upper 8 bits of the pixels.
+        bits: 8 to make an 8-bit image first; PNG inputs get only the upper 8 bits of the pixels.
         preprocessing: one of `PREPROCESSINGS`, which replaces the default.
         pooling: one of `POOLINGS`, which reduces an output with more axes to one vector per image.
         stages: the models of a chain; empty for a single model.
         xla: compile with XLA, which takes minutes and makes a GPU faster.
         endpoint: settings of requests to a hosted endpoint.
+        mean: subtracted after the range: one value, or one per channel; float inputs only.
+        std: divided by after that, likewise.
+        resize: one of `RESIZES`; None is `stretch`.
+        shortest_edge: pixels of the shorter edge for the resize of that name.
+        crop: one of `CROPS`, for the same; None is `transformers`.
+        interpolation: one of `INTERPOLATIONS`; None is `area`.
     """
 
     signature: str | None = None
@@ -144,6 +165,12 @@ class ModelConfig:
     stages: tuple[StageConfig, ...] = ()
     xla: bool = False
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str | None = None
+    shortest_edge: int | None = None
+    crop: str | None = None
+    interpolation: str | None = None
 
     @property
     def chain(self) -> tuple[StageConfig, ...]:
@@ -251,13 +278,38 @@ class _Reader:
             stages=self._stages(parsed.get("stage", [])),
             xla=self._one_of("xla", parsed.get("xla"), (True, False)) or False,
             endpoint=self._endpoint(self._table(parsed, "endpoint")),
+            mean=self._channels("input.mean", image.get("mean")),
+            std=self._channels("input.std", image.get("std")),
+            resize=self._one_of("input.resize", image.get("resize"), RESIZES),
+            shortest_edge=self._typed(
+                "input.shortest_edge", image.get("shortest_edge"), int, least=1
+            ),
+            crop=self._one_of("input.crop", image.get("crop"), CROPS),
+            interpolation=self._one_of(
+                "input.interpolation", image.get("interpolation"), INTERPOLATIONS
+            ),
         )
+        self._check_input(config)
         if config.stages and (config.signature or config.input_name or config.output_name):
             self._raise(
                 "with [[stage]], set signature, input and output in each stage instead of "
                 "signature, input.name and output.name"
             )
         return config
+
+    def _check_input(self, config: ModelConfig) -> None:
+        if config.range is not None and config.range[0] == config.range[1]:
+            self._raise(f"input.range must be two different numbers, not {list(config.range)}")
+        if config.std is not None and min(config.std) <= 0:
+            self._raise(f"input.std must be above 0, not {min(config.std)!r}")
+        for key in ("shortest_edge", "crop"):
+            if getattr(config, key) is not None and config.resize != "shortest_edge":
+                self._raise(f'input.{key} needs input.resize = "shortest_edge"')
+        if config.crop == "torchxrayvision" and config.shortest_edge is not None:
+            self._raise(
+                'input.shortest_edge does not apply: input.crop = "torchxrayvision" cuts first and '
+                "resizes to the model's size"
+            )
 
     def _stages(self, tables: Any) -> tuple[StageConfig, ...]:
         if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
@@ -330,6 +382,17 @@ class _Reader:
         if not isinstance(value, list) or len(value) != 2:
             self._raise(f"{key} must be a list of two numbers")
         return tuple(self._typed(key, item, kind) for item in value)
+
+    def _channels(self, key: str, value: Any) -> tuple[float, ...] | None:
+        if value is None:
+            return None
+        values = value if isinstance(value, list) else [value]
+        if len(values) not in (1, 3):
+            self._raise(f"{key} must be one number, or a list of one per channel (1 or 3)")
+        numbers = tuple(self._typed(key, item, float) for item in values)
+        if not all(math.isfinite(number) for number in numbers):
+            self._raise(f"{key} must be finite, not {value!r}")
+        return numbers
 
     def _raise(self, what: str) -> NoReturn:
         raise UsageError(f"--model_config {self._path}: {what}")

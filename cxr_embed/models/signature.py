@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cxr_embed.errors import UsageError
-from cxr_embed.models.config import ModelConfig, StageConfig
+from cxr_embed.models.config import IMAGE_KEYS, ModelConfig, StageConfig
 from cxr_embed.models.elixr_input import ElixrInput
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
+from cxr_embed.models.resizing import Resizing
 from cxr_embed.models.tf_example import ExampleInput
 
 _IMAGE_DTYPES = ("float32", "uint8", "uint16")
@@ -106,7 +107,7 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
     """
     name, spec = wiring.input_name, wiring.input
     if spec.dtype == "string" and (spec.shape is None or len(spec.shape) == 1):
-        _refuse(config, ("range", "preprocessing"), f"the model's input {name} takes PNGs")
+        _refuse(config, IMAGE_KEYS, f"the model's input {name} takes PNGs")
         return ExampleInput(size=config.size, bits=config.bits)
     shape = spec.shape if spec.shape is not None else (None, None, None, None)
     if spec.dtype not in _IMAGE_DTYPES or len(shape) != 4 or shape[3] not in (1, 3, None):
@@ -124,16 +125,59 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
             )
         height, width = config.size
     if config.preprocessing:
-        _refuse(config, ("range",), f"preprocessing {config.preprocessing} has a fixed range")
+        fixed = tuple(key for key in IMAGE_KEYS if key != "preprocessing")
+        _refuse(config, fixed, f"preprocessing {config.preprocessing} has a fixed range and size")
         if height is None or width is None or spec.dtype != "float32":
             raise UsageError(
                 f"the model's input {name} is {spec}: preprocessing {config.preprocessing} needs "
                 "float32 and a size"
             )
         return ElixrInput(height, width, channels or 3, config.bits)
-    _refuse(config, ("bits",), f"the model's input {name} takes no PNGs")
     low, high = config.range or (0.0, 1.0)
-    return ModelInput(height, width, channels or 3, spec.dtype, low, high)
+    wanted = ModelInput(
+        height,
+        width,
+        channels or 3,
+        spec.dtype,
+        low,
+        high,
+        mean=config.mean or (0.0,),
+        std=config.std or (1.0,),
+        resizing=_resizing(config),
+    )
+    _check_fits(wanted, config, f"the model's input {name} is {spec}")
+    return wanted
+
+
+def _resizing(config: ModelConfig) -> Resizing:
+    return Resizing(
+        config.resize or "stretch",
+        config.shortest_edge,
+        config.crop or "transformers",
+        config.interpolation or "area",
+        config.bits,
+    )
+
+
+def _check_fits(wanted: ModelInput, config: ModelConfig, what: str) -> None:
+    if wanted.dtype != "float32":
+        _refuse(config, ("mean", "std"), f"{what}, and it is for floats")
+    for key, values in (("mean", wanted.mean), ("std", wanted.std)):
+        if len(values) not in (1, wanted.channels):
+            raise UsageError(
+                f"input.{key} in the model config has {len(values)} numbers, but {what}: give one, "
+                f"or {wanted.channels}"
+            )
+    if wanted.is_open:
+        keys = ("resize", "shortest_edge", "crop", "interpolation")
+        _refuse(config, keys, f"{what}: it needs input.size")
+    elif config.shortest_edge is not None:
+        longer = max(wanted.height or 0, wanted.width or 0)
+        if config.shortest_edge < longer:
+            raise UsageError(
+                f"input.shortest_edge in the model config is {config.shortest_edge}, less than the "
+                f"{longer} that are cut out: {what}"
+            )
 
 
 def embedding_size(wiring: Wiring, config: ModelConfig) -> int | None:

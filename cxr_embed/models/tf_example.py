@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_embed.models.fit import resize
+from cxr_embed.models.resizing import resize
 from cxr_embed.radiograph import Radiograph
 from cxr_embed.records import delimited
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models import inputs
-from cxr_embed.models.config import EndpointConfig, ModelConfig
+from cxr_embed.models.config import IMAGE_KEYS, EndpointConfig, ModelConfig
 from cxr_embed.models.protocol import SomeFailed
 from cxr_embed.models.tf_example import ExampleInput
 from cxr_embed.radiograph import Radiograph
@@ -165,7 +165,7 @@ class VertexModel:
 
 
 def _require_config(config: ModelConfig) -> None:
-    for name in ("signature", "input_name", "range", "preprocessing", "pooling", "stages", "xla"):
+    for name in ("signature", "input_name", *IMAGE_KEYS, "pooling", "stages", "xla"):
         if getattr(config, name):
             raise UsageError(
                 f"the model config sets {name}, which does not apply to an endpoint; valid keys: "

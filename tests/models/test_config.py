@@ -48,6 +48,29 @@ def test_all_keys(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_preprocessing_as_published_models_want_it(tmp_path: Path) -> None:
+    config = read_model_config(
+        written(
+            tmp_path,
+            """
+            [input]
+            mean = [0.48, 0.46, 0.41]
+            std = 0.25
+            resize = "shortest_edge"
+            shortest_edge = 256
+            crop = "torchvision"
+            interpolation = "bicubic"
+            bits = 8
+            """,
+        )
+    )
+    assert config.as_dict() == {
+        "mean": [0.48, 0.46, 0.41], "std": [0.25], "resize": "shortest_edge", "shortest_edge": 256,
+        "crop": "torchvision", "interpolation": "bicubic", "bits": 8,
+    }  # fmt: skip
+    assert ModelConfig.from_dict(config.as_dict()) == config
+
+
 def test_stages(tmp_path: Path) -> None:
     config = read_model_config(
         written(
@@ -125,6 +148,30 @@ def test_nothing_said_is_nothing_fixed(tmp_path: Path) -> None:
         ("[output]\nname = 3", "output.name must be str"),
         ("[output]\npooling = 'max'", "output.pooling must be one of flatten, mean, not 'max'"),
         ("[input]\nbits = 12", "input.bits must be one of 8"),
+        ("[input]\nmean = 'x'", "input.mean must be float, not 'x'"),
+        ("[input]\nmean = [1, 2]", "input.mean must be one number, or a list of one per channel"),
+        ("[input]\nmean = nan", "input.mean must be finite"),
+        ("[input]\nstd = [0.2, 0, 0.2]", "input.std must be above 0, not 0.0"),
+        ("[input]\nrange = [1, 1]", "input.range must be two different numbers"),
+        (
+            "[input]\nresize = 'crop'",
+            "input.resize must be one of stretch, shortest_edge, pad, not 'crop'",
+        ),
+        (
+            "[input]\ninterpolation = 'lanczos'",
+            "input.interpolation must be one of area, bilinear, bicubic, gaussian, not 'lanczos'",
+        ),
+        ("[input]\nresize = 'shortest_edge'\ncrop = 1", "input.crop must be one of transformers,"),
+        ("[input]\nresize = 'shortest_edge'\nshortest_edge = 0", "must be at least 1"),
+        (
+            "[input]\nshortest_edge = 256",
+            'input.shortest_edge needs input.resize = "shortest_edge"',
+        ),
+        ("[input]\nresize = 'pad'\ncrop = 'torchvision'", "input.crop needs input.resize"),
+        (
+            "[input]\nresize = 'shortest_edge'\nshortest_edge = 9\ncrop = 'torchxrayvision'",
+            "input.shortest_edge does not apply",
+        ),
         ("[stage]\nfolder = 'a'", r"stage must be a list of tables, \[\[stage\]\]"),
         ("[[stage]]\nfolders = 'a'", "unknown key stage.folders"),
         ("[[stage]]\nfolder = '../a'", "stage.folder must be below --model_path"),

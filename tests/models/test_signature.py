@@ -8,6 +8,7 @@ from cxr_embed.errors import UsageError
 from cxr_embed.models.config import ModelConfig, StageConfig
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
+from cxr_embed.models.resizing import Resizing
 from cxr_embed.models.signature import (
     TensorSpec,
     Wiring,
@@ -23,6 +24,7 @@ Specs = dict[str, TensorSpec]
 IMAGE = {"image": TensorSpec("float32", (None, 475, 475, 3))}
 VECTOR = {"embedding": TensorSpec("float32", (None, 4096))}
 EXAMPLES = {"input_example": TensorSpec("string", (None,))}
+OPEN = {"x": TensorSpec("float32", (None, None, None, 3))}
 MAPS = {"feature_maps_0": TensorSpec("float32", (1, 8, 8, 1376))}
 
 
@@ -49,9 +51,19 @@ def test_integer_inputs_and_one_channel_are_fine(dtype: str) -> None:
 
 
 def test_open_sizes_stay_open_unless_the_config_says_one() -> None:
-    inputs = {"x": TensorSpec("float32", (None, None, None, 3))}
-    assert infer(inputs, VECTOR)[1] == ModelInput(None, None, 3)
-    assert infer(inputs, VECTOR, ModelConfig(size=(100, 80)))[1] == ModelInput(100, 80, 3)
+    assert infer(OPEN, VECTOR)[1] == ModelInput(None, None, 3)
+    assert infer(OPEN, VECTOR, ModelConfig(size=(100, 80)))[1] == ModelInput(100, 80, 3)
+
+
+def test_the_config_says_how_a_radiograph_gets_the_size() -> None:
+    config = ModelConfig(
+        mean=(0.5,), std=(1.0, 2.0, 3.0), bits=8, resize="shortest_edge", shortest_edge=512,
+        crop="torchvision", interpolation="bicubic",
+    )  # fmt: skip
+    how = Resizing("shortest_edge", 512, "torchvision", "bicubic", 8)
+    assert infer(IMAGE, VECTOR, config)[1] == ModelInput(
+        475, 475, mean=(0.5,), std=(1.0, 2.0, 3.0), resizing=how
+    )
 
 
 def test_a_string_is_a_serialized_example() -> None:
@@ -104,8 +116,24 @@ def test_several_outputs_need_a_name_unless_one_is_the_embedding() -> None:
         (EXAMPLES, MAPS, {}, "output.pooling"),
         (IMAGE, {"v": TensorSpec("float32", (1376,))}, {}, "not one vector an image"),
         (EXAMPLES, VECTOR, {"range": (0.0, 1.0)}, "input.range .* does not apply"),
-        (IMAGE, VECTOR, {"bits": 8}, "input.bits .* does not apply"),
+        (EXAMPLES, VECTOR, {"mean": (0.5,)}, "input.mean .* does not apply"),
+        (EXAMPLES, VECTOR, {"resize": "pad"}, "input.resize .* does not apply"),
         (IMAGE, VECTOR, {"preprocessing": "elixr_c", "range": (0.0, 1.0)}, "fixed range"),
+        (IMAGE, VECTOR, {"preprocessing": "elixr_c", "interpolation": "area"}, "fixed range"),
+        ({"x": TensorSpec("uint8", (1, 8, 8, 3))}, VECTOR, {"std": (2.0,)}, "it is for floats"),
+        (
+            {"x": TensorSpec("float32", (1, 8, 8, 1))},
+            VECTOR,
+            {"mean": (1.0,) * 3},
+            "input.mean .* has 3 numbers, but .* give one, or 1",
+        ),
+        (OPEN, VECTOR, {"resize": "pad"}, "input.resize .* does not apply: .* needs input.size"),
+        (
+            IMAGE,
+            VECTOR,
+            {"resize": "shortest_edge", "shortest_edge": 256},
+            "256, less than the 475",
+        ),
         ({"x": TensorSpec("uint8", (1, 8, 8, 3))}, VECTOR, {"preprocessing": "elixr_c"}, "float32"),
         (IMAGE, VECTOR, {"embedding_size": 1376}, "4096 floats, but .* is 1376"),
         (IMAGE, VECTOR, {"size": (512, 512)}, "but input.size in the model config"),
