@@ -36,6 +36,10 @@ class Colouring:
         """Number of points without a value."""
         return self.codes.count(-1)
 
+    def class_of(self, code: int) -> str:
+        """Returns the CSS class of a group's colour: ordered groups go from dark to bright."""
+        return "none" if code < 0 else f"{'s' if self.is_ordered else 'c'}{code}"
+
 
 def colour(name: str, values: Sequence[str]) -> Colouring:
     """Groups a column's values.

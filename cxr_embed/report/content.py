@@ -116,6 +116,12 @@ class Report:
         return str(self.config.fingerprint.get("rendering", "")) if self.config else ""
 
     @property
+    def main_run(self) -> run_history.Run | None:
+        """The run that embedded the most images, the latest of equals; None if none did."""
+        counted = [(run.count("embedded") or 0, run.run_id, run) for run in self.runs]
+        return max((run for run in counted if run[0]), default=(0, "", None))[2]
+
+    @property
     def farthest(self) -> list[int]:
         """Rows with the lowest similarity to their nearest neighbours, the lowest first."""
         order = np.argsort(self.closeness.mean_similarities, kind="stable")[:SHOWN_FARTHEST]

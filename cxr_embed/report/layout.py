@@ -1,184 +1,183 @@
-"""Draws a report as one HTML page: the order of its sections, its head, texts and tables."""
+"""Draws a report as one HTML page: prepares the data that its template needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from cxr_embed.outcomes import WARNINGS
-from cxr_embed.report import charts, run_sections
-from cxr_embed.report import picture_sections as shown
-from cxr_embed.report.content import Report
-from cxr_embed.report.page import Html, data_block, document, table, tag, theme_button
-from cxr_embed.report.pictures_on_page import Pictures
+from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
+from cxr_embed.report.charts import MAP_EDGE, Histogram, histogram, place
+from cxr_embed.report.colouring import NO_VALUE
+from cxr_embed.report.content import SHOWN_GROUPS, SHOWN_ODDITIES, SHOWN_OF_GROUP, Report
+from cxr_embed.report.oddities import LEAST_PICTURES, ODDITIES
+from cxr_embed.report.page import render
+from cxr_embed.report.thumbnails import NOT_LOOKED_AT, Picture
 
 _SHOWN_SIZES = 8
-_SHOWN_VALUES = 8
+
+_STAGES = {
+    "read": "reading files",
+    "decode_and_render": "decoding and rendering",
+    "fit": "fitting to the model",
+    "infer": "the model",
+    "write": "writing records",
+}
 
 
 def draw_report(report: Report) -> bytes:
     """Returns the page."""
-    pictures = Pictures(report.looks, report.embeddings.ids, report.embeddings.image_ids)
-    sections = [
-        _section("run", "Model and runs", *run_sections.what_ran(report)),
-        _section("outcomes", "Outcome of each image", *run_sections.outcomes(report)),
-        _section("pace", "Speed", *run_sections.pace(report)),
-        _section("inputs", "Inputs", *_inputs(report)),
-        _section("pictures", "Pictures", *shown.wall_of_pictures(report, pictures)),
-        _section("space", "The embeddings", *_lengths_and_angles(report)),
-        _section("map", "Map", *shown.draw_maps(report)),
-        _section("duplicates", "Near-duplicates", *shown.near_duplicates(report, pictures)),
-        _section("oddities", "Images that may be wrong", *shown.odd_images(report, pictures)),
-        _section("method", "How this page was made", *_method(report)),
-    ]
-    links = [tag("a", title, href=f"#{name}") for name, title, _ in sections]
-    contents = tag("nav", *links, aria_label="Contents")
-    return document(
-        f"Embeddings of {report.settings.input_path}",
-        tag("header", _head(report), contents),
-        tag("main", *(section for *_, section in sections)),
-        data_block("map-data", shown.map_data(report, pictures)),
+    return render(
+        "report/templates/report.html.j2",
+        report=report,
+        embeddings=report.embeddings,
+        ends=report.ends,
+        **_runs(report),
+        **_inputs(report),
+        **_space(report),
+        **_maps(report),
+        **_pictures(report),
     )
 
 
-def _section(name: str, title: str, *content: object) -> tuple[str, str, Html]:
-    heading = tag("h2", title, id=f"{name}-title")
-    return name, title, tag(
-        "section", heading, *content, id=name, aria_labelledby=f"{name}-title"
+def _runs(report: Report) -> dict[str, Any]:
+    ends, run = report.ends, report.main_run
+    skipped = {code: ("", meaning) for code, meaning in SKIP_REASONS.items()}
+    return {
+        "settings": _settings(report),
+        "reasons_of": [("skipped", skipped), ("failed", FAILURE_REASONS)],
+        "failures": [item for item in sorted(ends.by_path.items()) if item[1].kind == "failed"],
+        "pace_charts": [
+            (pace, histogram(
+                pace.edges, pace.counts / pace.step, across="seconds since the run's start",
+                up="records/s",
+                label=f"Records per second, over the {pace.edges[-1]:.0f} seconds of one run",
+            ))
+            for pace in report.paces
+        ],
+        "stages": [
+            (words, seconds) for stage, words in _STAGES.items()
+            if run and (seconds := run.number("seconds", stage))
+        ],
+    }  # fmt: skip
+
+
+def _settings(report: Report) -> list[tuple[str, object, bool]]:
+    """Returns name, value and whether the value is code; empty if the settings are unknown."""
+    if report.config is None:
+        return []
+    made = report.config.fingerprint
+    sha256 = made.get("model_sha256")
+    model = next(
+        (r.manifest.get("model_path") for r in reversed(report.runs)
+         if r.fingerprint.get("model_sha256") == sha256), None,
     )  # fmt: skip
-
-
-def _head(report: Report) -> list[Html]:
-    count, size = report.embeddings.values.shape
-    ends = report.ends
-    figures = [
-        ("embeddings", f"{count:,}"),
-        ("floats each", f"{size:,}"),
-        ("images failed", f"{ends.count('failed'):,}"),
-        ("images skipped", f"{ends.count('skipped'):,}"),
-        ("runs", f"{len(report.runs):,}"),
-    ]
-    if fastest := run_sections.main_run(report.runs):
-        speed = float(fastest.manifest.get("images_per_second") or 0)
-        figures.append(("images a second", f"{speed:,.1f}"))
-    items = [tag("div", tag("dt", name), tag("dd", value)) for name, value in figures]
-    return [
-        tag("div", tag("p", "Embeddings of chest radiographs", class_="kind"), theme_button(),
-            class_="bar-top"),
-        tag("h1", report.settings.input_path),
-        tag("p", f"cxr-embed {report.version}, {report.made:%Y-%m-%d %H:%M} UTC", class_="dim"),
-        tag("dl", *items, class_="figures"),
+    config, decoders = made.get("model_config"), made.get("decoders")
+    settings = [
+        ("Model", model or "not recorded", True),
+        ("Model, SHA-256", sha256, True),
+        ("Model config", config or "none: inferred from the model's signature", bool(config)),
+        ("Rendering", made.get("rendering"), False),
+        ("Engine", f"{made.get('engine')} {made.get('engine_version')}, {made.get('precision')}",
+         False),
+        ("Resizing", made.get("resize"), False),
+        ("Preprocessing", f"version {made.get('preprocessing_version')}", False),
     ]  # fmt: skip
+    if isinstance(decoders, dict):
+        words = ", ".join(f"{name} {version}" for name, version in decoders.items())
+        settings.append(("Decoders", words, False))
+    return settings
 
 
-def _inputs(report: Report) -> list[Html]:
-    parts = [*_sizes(report), *_warnings(report)]
-    if report.headers:
-        sampled = max(sum(n for _, n in values) for values in report.headers.values())
-        parts.append(
-            tag("p", f"Headers of a random sample of {sampled:,} images. Text is shown only if it "
-                "is a defined term of the DICOM standard.")
-        )  # fmt: skip
-        tables = [
-            _count_table(name, [(value, number) for value, number in values[:_SHOWN_VALUES]],
-                         sum(number for _, number in values))
-            for name, values in report.headers.items()
-        ]  # fmt: skip
-        parts.append(tag("div", *tables, class_="columns"))
-    return parts or [tag("p", "There are no run tables and no readable images.")]
-
-
-def _sizes(report: Report) -> list[Html]:
+def _inputs(report: Report) -> dict[str, Any]:
     sizes = report.ends.sizes()
-    total = sum(sizes.values())
-    if not total:
-        return []
     longer = np.array([max(size) for size in sizes], np.float64)
-    counts = np.array(list(sizes.values()))
-    heights, edges = np.histogram(longer, 24, weights=counts)
-    chart = charts.histogram(
-        edges, heights, across="longer side in pixels", up="images",
-        label=f"Longer side of {total:,} embedded images",
-    )  # fmt: skip
-    common = [(f"{rows:,} x {columns:,}", n) for (rows, columns), n in
-              sizes.most_common(_SHOWN_SIZES)]  # fmt: skip
-    caption = f"Sizes: the {len(common)} most common of {len(sizes):,}"
-    words = f"{total:,} embedded images, before they are resized for the model"
-    return [
-        tag("div", tag("figure", chart, tag("figcaption", words), class_="wide"),
-            _count_table("Rows x columns", common, total, caption), class_="beside")
-    ]  # fmt: skip
+    return {
+        "warnings": WARNINGS,
+        "headers_read": max((sum(n for _, n in v) for v in report.headers.values()), default=0),
+        "sizes": sizes,
+        "common_sizes": [
+            (f"{rows:,} x {columns:,}", n) for (rows, columns), n in sizes.most_common(_SHOWN_SIZES)
+        ],
+        "size_chart": _histogram_of(
+            longer, 24, list(sizes.values()), across="longer side in pixels", up="images",
+            label=f"Longer side of {sizes.total():,} embedded images",
+        ) if sizes else None,
+    }  # fmt: skip
 
 
-def _warnings(report: Report) -> list[Html]:
-    found, total = report.ends.warnings(), report.ends.count("embedded")
-    if not found:
-        return []
-    rows: list[list[object]] = [
-        [tag("code", code), WARNINGS.get(code, ""), f"{n:,}", f"{n / total:.1%}",
-         charts.share_bar(n / total)]
-        for code, n in found
-    ]  # fmt: skip
-    return [
-        table(f"Warnings among {total:,} embedded images",
-              ["Warning", "Meaning", "Images", "Share", ""], rows, numeric=(2, 3))
-    ]  # fmt: skip
-
-
-def _count_table(
-    name: str, counts: Sequence[tuple[str, int]], total: int, caption: str = ""
-) -> Html:
-    rows: list[list[object]] = [
-        [value, f"{n:,}", f"{n / total:.1%}", charts.share_bar(n / total)] for value, n in counts
-    ]
-    heading = name if caption else "Value"
-    return table(caption or name, [heading, "Images", "Share", ""], rows, numeric=(1, 2))
-
-
-def _lengths_and_angles(report: Report) -> list[Html]:
-    heights, edges = np.histogram(report.lengths, 40)
-    lengths = charts.histogram(
-        edges, heights, across="length of the embedding", up="images",
-        label=f"Euclidean lengths of {len(report.embeddings):,} embeddings",
-    )  # fmt: skip
-    low, middle, high = np.percentile(report.lengths, (1, 50, 99))
-    words = f"Euclidean norm: median {middle:.4g}, 98 % within {low:.4g} and {high:.4g}"
-    figures = [tag("figure", lengths, tag("figcaption", words), class_="wide")]
+def _space(report: Report) -> dict[str, Any]:
     plain, centred = report.cosines
-    if plain.size:
-        heights, edges = np.histogram(centred, 40)
-        angles = charts.histogram(
-            edges, heights, across="cosine", up="pairs",
+    return {
+        "lengths": np.percentile(report.lengths, (1, 50, 99)),
+        "length_chart": _histogram_of(
+            report.lengths, across="length of the embedding", up="images",
+            label=f"Euclidean lengths of {len(report.embeddings):,} embeddings",
+        ),
+        "median_cosine": np.median(plain) if plain.size else None,
+        "cosine_chart": _histogram_of(
+            centred, across="cosine", up="pairs",
             label=f"Cosines of {plain.size:,} random pairs after subtracting the mean",
-        )  # fmt: skip
-        words = (
-            f"{plain.size:,} random pairs, after subtracting the mean of all embeddings. Without "
-            f"the subtraction, the median pair has {np.median(plain):.4f}"
-        )
-        figures.append(tag("figure", angles, tag("figcaption", words), class_="wide"))
-    return [tag("div", *figures, class_="beside even")]
+        ) if plain.size else None,
+    }  # fmt: skip
 
 
-def _method(report: Report) -> list[Html]:
-    total, closeness = len(report.embeddings), report.closeness
-    compared = (
-        f"A random sample of {len(closeness.rows):,} embeddings was compared with all {total:,}; "
-        "copies that are equal to the last bit were searched among all."
-        if closeness.is_sample
-        else f"Each of the {total:,} embeddings was compared with all others."
-    )
-    fitted = report.components.rows
-    on = f"a random sample of {fitted:,}" if fitted < total else f"all {total:,}"
-    items = [
-        f"Pictures and headers: {len(report.looks):,} images were read again. At most "
-        f"{report.settings.images:,} of them are a random sample; the others are unusual or "
-        "near-duplicates. No header elements with names, dates or places are read. The pictures "
-        "show patients and any text burned into the pixels: protect this page as you protect the "
-        "images.",
-        f"Neighbours: exact cosines after subtracting the mean of all embeddings. {compared}",
-        f"Principal components: fitted to {on} embeddings.",
-        f"Random samples: seed {report.settings.seed}. The same output gives the same page.",
-        "The page loads nothing: its pictures, styles and script are inside it.",
-    ]
-    return [tag("ul", *(tag("li", item) for item in items))]
+def _histogram_of(
+    values: np.ndarray, bins: int = 40, weights: Any = None, **words: str
+) -> Histogram:
+    heights, edges = np.histogram(values, bins, weights=weights)
+    return histogram(edges, heights, **words)
+
+
+def _maps(report: Report) -> dict[str, Any]:
+    embeddings = report.embeddings
+    return {
+        "place": place,
+        "map_edge": MAP_EDGE,
+        "no_value": NO_VALUE,
+        # For the page's script.
+        "map_data": {
+            "points": [
+                [embeddings.ids[row], embeddings.image_ids[row], row,
+                 look.problem.replace("_", " ") if (look := report.looks.get(row)) else ""]
+                for row in report.plotted
+            ],
+            "columns": [
+                {"name": c.name, "ordered": c.is_ordered, "groups": c.groups, "codes": c.codes,
+                 "without": c.without}
+                for c in report.colourings
+            ],
+            "noValue": NO_VALUE,
+        },
+    }  # fmt: skip
+
+
+def _pictures(report: Report) -> dict[str, Any]:
+    embeddings, similarities = report.embeddings, report.closeness.mean_similarities
+    order = list(ODDITIES)
+    odd = sorted(report.oddities.items(), key=lambda item: (order.index(item[1][0]), item))
+
+    def picture(row: int) -> Picture:
+        look = report.looks.get(row, NOT_LOOKED_AT)
+        return Picture(row, embeddings.ids[row], embeddings.image_ids[row], look)
+
+    similarity_of = dict(zip(report.closeness.rows.tolist(), similarities.tolist(), strict=True))
+    return {
+        "pictures": [picture(row) for row in sorted(report.looks)],
+        "seen": sum(look.picture is not None for look in report.looks.values()),
+        "least_pictures": LEAST_PICTURES,
+        "groups": [
+            (group, [(picture(row), ()) for row in group.rows[:SHOWN_OF_GROUP]])
+            for group in report.groups[:SHOWN_GROUPS]
+        ],
+        "odd": [
+            (picture(row), [f"{code.replace('_', ' by ')}?" for code in codes])
+            for row, codes in odd[:SHOWN_ODDITIES]
+        ],
+        "oddities_met": {code: ODDITIES[code] for _, codes in odd for code in codes},
+        "median_similarity": sorted(similarities)[len(similarities) // 2],
+        "farthest": [
+            (picture(row), [f"{similarity_of[row]:.3f}"])
+            for row in report.farthest if len(similarities) > 1
+        ],
+    }  # fmt: skip

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -38,10 +40,23 @@ class Look:
     problem: str = ""
     header: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def jpeg(self) -> bytes:
-        """The picture as a JPEG file."""
-        return encode_jpeg(cast(np.ndarray, self.picture))
+    @functools.cached_property
+    def data_uri(self) -> str:
+        """The picture as a data URI of a JPEG file."""
+        jpeg = encode_jpeg(cast(np.ndarray, self.picture))
+        return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+NOT_LOOKED_AT = Look(problem="not looked at")
+
+
+class Picture(NamedTuple):
+    """A picture on a page: row of the embedding, dicom id, path of the image, and its look."""
+
+    row: int
+    name: str
+    path: str
+    look: Look
 
 
 def look_at(path: str, rendering: str = "cxr_foundation") -> Look:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,29 @@ class Run:
         """The run's name."""
         return self.files.run_id
 
+    def number(self, *keys: str) -> float | None:
+        """Returns a number of the manifest; None if there is none.
+
+        Args:
+            *keys: path of keys. Numbers below an object are added up.
+        """
+        value: Any = self.manifest
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            return sum(part for part in value.values() if isinstance(part, int | float))
+        return value if isinstance(value, int | float) else None
+
+    def count(self, outcome: str) -> int | None:
+        """Returns the manifest's number of images with an outcome; None if it has none."""
+        number = self.number("counts", outcome)
+        return None if number is None else int(number)
+
     @property
-    def counts(self) -> dict[str, Any]:
-        """Images by outcome, from the manifest."""
-        counts = self.manifest.get("counts")
-        return counts if isinstance(counts, dict) else {}
+    def command(self) -> str:
+        """The command line, from the manifest; empty if unknown."""
+        words = self.manifest.get("command")
+        return shlex.join(map(str, words)) if isinstance(words, list) else ""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -134,6 +153,11 @@ class Pace:
     edges: np.ndarray
     counts: np.ndarray
 
+    @property
+    def step(self) -> float:
+        """Width of a bin in seconds."""
+        return float(self.edges[1] - self.edges[0])
+
 
 def record_times(output_path: str) -> np.ndarray:
     """Returns the records' modification times in seconds since 1970; empty for gs:// outputs."""
@@ -161,7 +185,7 @@ def paces(runs: list[Run], times: np.ndarray, *, most: int = 3, least: int = 20)
     """
     found = []
     for run in runs:
-        embedded = _number(run.counts.get("embedded"))
+        embedded = run.count("embedded") or 0
         if run.started is None or run.finished is None or embedded < least:
             continue
         # The manifest has whole seconds.

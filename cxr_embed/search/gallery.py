@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxr_embed.report.page import document, tag, theme_button
-from cxr_embed.report.pictures_on_page import Pictures
-from cxr_embed.report.thumbnails import look_at_all
+from cxr_embed.report.page import render
+from cxr_embed.report.thumbnails import Picture, look_at_all
 from cxr_embed.search.queries import Query
 
 
@@ -39,31 +38,16 @@ def draw_gallery(
         rendering: the rendering of the pictures.
         threads: number of images to read in parallel.
     """
+    names = [name, *(hit.dicom_id for hit in hits)]
     paths = [query.path, *(hit.path for hit in hits)]
-    looks = dict(enumerate(look_at_all(paths, rendering, threads)))
-    pictures = Pictures(looks, [name, *(hit.dicom_id for hit in hits)], paths)
-    items = []
-    for rank, hit in enumerate(hits, 1):
-        caption = tag(
-            "figcaption",
-            tag("span", tag("span", f"{rank}. ", class_="rank"), f"{hit.similarity:.4f}",
-                class_="value"),
-            tag("span", hit.dicom_id, class_="name", title=hit.dicom_id),
-            tag("span", hit.path, class_="note"),
-        )  # fmt: skip
-        items.append(tag("li", tag("figure", pictures.image(rank), caption)))
-    facts = [
-        ("Query", name), ("Type", query.words), ("Image", query.path),
-        ("Searched", output_path), ("Measure", "cosine of the embeddings, exact"),
-    ]  # fmt: skip
-    listed = tag("dl", *([tag("dt", term), tag("dd", fact)] for term, fact in facts))
-    found = f"{len(hits)} nearest images" if len(hits) != 1 else "The nearest image"
-    return document(
-        f"Images like {name}",
-        tag("header", tag("div", tag("p", "Similar chest radiographs", class_="kind"),
-            theme_button(), class_="bar-top"), tag("h1", f"Images like {name}")),
-        tag("main",
-            tag("section", tag("div", tag("figure", pictures.image(0)), listed, class_="query"),
-                aria_label="Query"),
-            tag("section", tag("h2", found), tag("ol", *items, class_="results"))),
+    shown = zip(names, paths, look_at_all(paths, rendering, threads), strict=True)
+    return render(
+        "search/templates/gallery.html.j2",
+        name=name,
+        hits=hits,
+        pictures=[Picture(row, *picture) for row, picture in enumerate(shown)],
+        facts=[
+            ("Query", name), ("Type", query.words), ("Image", query.path),
+            ("Searched", output_path), ("Measure", "cosine of the embeddings, exact"),
+        ],
     )  # fmt: skip

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 
-from cxr_embed.report.page import Html, data_block, document, escaped, table, tag
+import pytest
+
+from cxr_embed.report.page import number, render
+from cxr_embed.report.thumbnails import Look, Picture
+from cxr_embed.search.gallery import Hit
 
 HOSTILE = "</script><script>alert(1)</script>\"'&<!--"
+NO_TEXT = b"caf\xe9\x00\x1b[2J".decode("utf-8", "surrogateescape") + "\u202etxt"
+GALLERY = "search/templates/gallery.html.j2"
 
 
 class Elements(HTMLParser):
@@ -27,42 +33,26 @@ class Elements(HTMLParser):
         self.words += data
 
 
+def gallery(name: str) -> str:
+    pictures = [Picture(row, name, name, Look(problem="file is gone")) for row in range(2)]
+    hits = [Hit(0.5, name, name)]
+    return render(GALLERY, name=name, hits=hits, pictures=pictures, facts=[(name, name)]).decode()
+
+
 def test_text_stays_text() -> None:
-    made = tag("p", HOSTILE, tag("b", HOSTILE), title=HOSTILE, class_="x", data_a_b=1)
-    elements = Elements(made)
-    assert [name for name, _ in elements.found] == ["p", "b"]
-    assert elements.found[0][1] == {"title": HOSTILE, "class": "x", "data-a-b": "1"}
-    assert elements.words == HOSTILE * 2
-
-
-def test_attributes_that_are_switches() -> None:
-    assert tag("button", hidden=True, disabled=False, id=None) == "<button hidden></button>"
-    assert tag("img", src="a") == '<img src="a">'
+    plain, hostile = (Elements(gallery(name)) for name in ("x", HOSTILE))
+    assert [name for name, _ in hostile.found] == [name for name, _ in plain.found]
+    assert hostile.words.count(HOSTILE) == plain.words.count("Images like x") + 4
+    titles = [attributes["title"] for _, attributes in hostile.found if "title" in attributes]
+    assert titles == [HOSTILE] * 3
 
 
 def test_what_is_no_text_at_all() -> None:
-    name = b"caf\xe9\x00\x1b[2J".decode("utf-8", "surrogateescape") + "\u202etxt"
-    made = escaped(name)
-    assert made.encode() == "caf?\ufffd\ufffd[2J\ufffdtxt".encode()
-    assert isinstance(made, Html)
-
-
-def test_data_cannot_end_its_element() -> None:
-    block = data_block("x", {"name": HOSTILE})
-    assert block.count("<") == 2
-    assert json.loads(re.sub("<.*?>", "", block)) == {"name": HOSTILE}
-
-
-def test_tables_have_captions_and_headings() -> None:
-    elements = Elements(table("What", ["A", "B"], [["x", 1], ["y", 2]], numeric=(1,)))
-    names = [name for name, _ in elements.found]
-    assert names.count("caption") == 1
-    scopes = [attributes.get("scope") for name, attributes in elements.found if name == "th"]
-    assert scopes == ["col", "col", "row", "row"]
+    assert "Images like caf?\ufffd\ufffd[2J\ufffdtxt" in gallery(NO_TEXT)
 
 
 def test_only_the_pages_own_script_may_run() -> None:
-    page = document("T", tag("p", HOSTILE)).decode()
+    page = gallery(HOSTILE)
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     assert len(scripts) == len(styles) == 1
@@ -72,3 +62,17 @@ def test_only_the_pages_own_script_may_run() -> None:
         assert f"{kind} 'sha256-{digest}'" in policy
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "words"),
+    [(12_000, ",", "12,000"), (0.25, ".1%", "25.0%"), (None, ",", "-"), ("<b>", ",", "-")],
+)
+def test_numbers(value: object, form: str, words: str) -> None:
+    assert number(value, form) == words
+
+
+def test_templates_travel_with_the_package() -> None:
+    for room in ("report", "search"):
+        names = [path.name for path in (files("cxr_embed") / room / "templates").iterdir()]
+        assert any(name.endswith(".html.j2") for name in names)

@@ -88,8 +88,8 @@
   };
 
   const fill = (number) => {
-    const [name, path, picture, problem] = data.points[number];
-    const source = picture && document.getElementById(picture);
+    const [name, path, row, problem] = data.points[number];
+    const source = document.querySelector(`img[data-row="${row}"]`);
     const parts = [];
     if (source) {
       const frame = make("span", "", "cell");
