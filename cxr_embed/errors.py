@@ -18,6 +18,10 @@ class UsageError(Exception):
     """
 
 
+class NotFetched(UsageError):
+    """A model that cannot be downloaded. On a worker it is a machine's fault."""
+
+
 class MachineFault(Exception):
     """A fault that affects all images: a full disk, no memory, a lost device.
 

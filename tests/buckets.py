@@ -76,7 +76,7 @@ def contents(folder: str) -> dict[str, bytes]:
     return dict(zip(names, read, strict=True))
 
 
-class _QuietHandler(BaseHTTPRequestHandler):
+class QuietHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet
     disable_nagle_algorithm = True
@@ -143,7 +143,7 @@ class BadLine:
         """Yields the address of the line's near end."""
         line = self
 
-        class Handler(_QuietHandler):
+        class Handler(QuietHandler):
             def do_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = line.decide(self.command, self.path)
@@ -162,12 +162,12 @@ class BadLine:
         with serving(Handler) as address:
             yield address
 
-    def refuse(self, handler: _QuietHandler, status: int) -> None:
+    def refuse(self, handler: QuietHandler, status: int) -> None:
         handler.send_response(status)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 
-    def forward(self, handler: _QuietHandler, body: bytes, fault: str) -> None:
+    def forward(self, handler: QuietHandler, body: bytes, fault: str) -> None:
         upstream = http.client.HTTPConnection(self._upstream, timeout=60)
         upstream.request(handler.command, handler.path, body, dict(handler.headers.items()))
         answer = upstream.getresponse()
@@ -206,7 +206,7 @@ class HugeBucket:
         """Yields its address."""
         bucket = self
 
-        class Handler(_QuietHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 bucket.requests += 1
                 query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
@@ -237,7 +237,7 @@ def google_machine() -> Iterator[None]:
     Beam looks for credentials at its first gs:// path, and gives up after half a minute elsewhere.
     """
 
-    class Metadata(_QuietHandler):
+    class Metadata(QuietHandler):
         def do_GET(self) -> None:
             path = urllib.parse.urlsplit(self.path).path
             content, kind = "", "text/plain"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from cxr_embed import models, storage
+from cxr_embed import models
 from cxr_embed.errors import UsageError
 from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig, read_model_config
@@ -71,24 +71,22 @@ def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelS
             )
         return models.ModelSettings.of_endpoint(endpoint, config)
     path = _model_path(values, log)
-    revision = fetch.revision_of(path) if storage.is_remote(path) else ""
-    if revision and not fetch.is_here(revision):
-        log(f"fetching {path} into the cache, once")
-    return models.ModelSettings(
+    settings = models.ModelSettings(
         path=path,
         config=config,
         device=values.device,
         engine=values.engine,
         precision=values.precision,
-        revision=revision,
+        revision=fetch.revision_of(path) if fetch.is_remote(path) else "",
         batch_size=values.batch_size,
     )
+    if not settings.is_here:
+        log(f"fetching {path} into the cache, once")
+    return settings
 
 
 def _model_path(values: flags.FlagValues, log: terminal.Log) -> str:
-    """Returns the folder of the model, local or gs://."""
-    if values.model_path and not storage.is_remote(values.model_path):
-        return str(values.model_path)
+    """Returns the folder of the model, local or an address."""
     if values.model_path:
         return str(values.model_path)
     from cxr_embed.efficientnet import reference

@@ -15,6 +15,7 @@ from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
 from cxr_embed.imaging.rendering import RENDERINGS
+from cxr_embed.models import fetch
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS
 from cxr_embed.storage import find_images as sources
 
@@ -66,7 +67,8 @@ def make_flags() -> flags.FlagValues:
     )  # fmt: skip
     text(
         "model_path", None,
-        "a SavedModel folder, local or gs://; without it, the reference EfficientNet-L2, untrained",
+        "a SavedModel folder, local, gs:// or hf://owner/name[@revision][/folder]; without it, the "
+        "reference EfficientNet-L2, untrained",
     )  # fmt: skip
     text("model_config", None, "TOML that says how to feed and read a model, see configs/models/")
     text(
@@ -158,9 +160,11 @@ def _require(values: flags.FlagValues) -> None:
         raise UsageError("pass one of --input_path and --input_list")
     if not values.output_path:
         raise UsageError("--output_path is missing: a folder, or gs://bucket/prefix")
-    for name in ("input_path", "input_list", "output_path", "model_path"):
+    for name in ("input_path", "input_list", "output_path"):
         if values[name].value:
             storage.check_place(values[name].value, f"--{name}")
+    if values.model_path:
+        fetch.check_address(values.model_path)
     model_flags.endpoint_of(values)
 
 

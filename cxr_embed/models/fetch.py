@@ -1,7 +1,9 @@
-"""Downloads models from buckets into the user's cache, once per machine.
+"""Downloads models from buckets and the Hugging Face Hub, once per machine.
 
-Models are loaded from local files only, since TensorFlow's own gs:// client has other credentials
-and retries than this program's. The launcher and each worker call this module independently.
+Models in buckets go into this program's cache, those on the Hub into huggingface_hub's own (see
+`hub`). Models are loaded from local files only, since TensorFlow's own gs:// client has other
+credentials and retries than this program's. The launcher and each worker call this module
+independently.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import NotFetched, UsageError
+from cxr_embed.models import hub
 from cxr_embed.storage.cache import cache_folder
 
 try:
@@ -25,32 +28,57 @@ except ImportError:  # this system has no file locks
 _FILES_AT_A_TIME = 4
 
 
-def revision_of(path: str) -> str:
-    """Returns a hash of the names, sizes and checksums of a model's files in a bucket.
+def is_remote(path: str) -> bool:
+    """Whether a model's path is an address, not a local path."""
+    return hub.is_address(path) or storage.is_remote(path)
 
-    It needs one listing and reads no content.
+
+def check_address(path: str) -> None:
+    """Raises UsageError if --model_path is an address that cannot be one of a model."""
+    if hub.is_address(path):
+        hub.parse(path)
+    else:
+        storage.check_place(path, "--model_path")
+
+
+def revision_of(path: str) -> str:
+    """Returns what all workers must fetch: a commit of the Hub, or a hash of a bucket's listing.
+
+    The hash is that of the names, sizes and checksums of the model's files. It needs one listing
+    and reads no content.
 
     Raises:
         UsageError: the folder is empty or cannot be listed.
     """
-    return _revision(_files(path))
+    return hub.commit_of(path) if hub.is_address(path) else _revision(_files(path))
 
 
-def is_here(revision: str) -> bool:
-    """Whether this machine's cache contains a model."""
+def pinned(path: str, commit: str) -> str:
+    """Returns the address of a model on the Hub at one commit; other paths unchanged."""
+    return hub.parse(path).at(commit) if commit and hub.is_address(path) else path
+
+
+def is_here(path: str, revision: str, folders: Sequence[str] = ()) -> bool:
+    """Whether this machine's cache contains a model; see `local_folder`."""
+    if hub.is_address(path):
+        return hub.is_here(path, revision, folders)
     return _folder(revision).is_dir()
 
 
-def local_folder(path: str, revision: str) -> str:
+def local_folder(path: str, revision: str, folders: Sequence[str] = ()) -> str:
     """Returns the folder of a local copy of a model; the first call on a machine downloads it.
 
     Args:
-        path: the model's folder in a bucket.
+        path: the model's folder in a bucket, or its address on the Hub.
         revision: the result of `revision_of` in the launcher.
+        folders: the folders below it that the model consists of; empty for all. From the Hub, only
+            these are downloaded.
 
     Raises:
         UsageError: the model cannot be downloaded, or has changed since the launch.
     """
+    if hub.is_address(path):
+        return hub.local_copy(path, revision, folders)
     folder = _folder(revision)
     if folder.is_dir():
         return str(folder)
@@ -60,7 +88,7 @@ def local_folder(path: str, revision: str) -> str:
             if not folder.is_dir():
                 _fetch(path, revision, folder)
     except OSError as error:
-        raise UsageError(f"--model_path cannot be fetched: {error}") from error
+        raise NotFetched(f"--model_path cannot be fetched: {error}") from error
     return str(folder)
 
 
@@ -72,7 +100,7 @@ def _fetch(path: str, revision: str, folder: Path) -> None:
     """Downloads a model into a folder that appears atomically. The caller holds the lock."""
     files = _files(path)
     if _revision(files) != revision:
-        raise UsageError(
+        raise NotFetched(
             f"--model_path {path} has changed since the run was started: start it again"
         )
     partial = folder.with_name(f".{folder.name}.partial")
@@ -92,9 +120,9 @@ def _files(path: str) -> list[storage.Entry]:
     try:
         files = sorted(storage.list_files(path))
     except OSError as error:
-        raise UsageError(f"--model_path cannot be fetched: {error}") from error
+        raise NotFetched(f"--model_path cannot be fetched: {error}") from error
     if not files:
-        raise UsageError(f"--model_path cannot be fetched: {path} holds no files")
+        raise NotFetched(f"--model_path cannot be fetched: {path} holds no files")
     for entry in files:
         parts = PurePosixPath(entry.path)
         if parts.is_absolute() or ".." in parts.parts:

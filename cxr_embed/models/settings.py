@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cxr_embed.models import fetch
+from cxr_embed.models import fetch, hub
 from cxr_embed.models.config import ModelConfig
 
 DEVICES = ("auto", "cpu", "gpu", "tpu")
@@ -31,15 +31,16 @@ class ModelSettings:
     """The values that a worker needs to load a model; they can be pickled.
 
     Attributes:
-        path: local or gs:// folder of the SavedModel or of the stages of a chain, as the user gave
-            it; for an endpoint its name.
+        path: folder of the SavedModel or of the stages of a chain, local, gs:// or hf://, as the
+            user gave it; for an endpoint its name.
         config: input and output of the model beyond its signature.
         device: `auto`, `cpu`, `gpu` or `tpu`.
         engine: `tensorflow`, `openvino`, or `vertex` for an endpoint.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
         batch_size: requested images per call; 0 is the model's default.
         endpoint: the hosted endpoint to call instead of a local model.
-        revision: for a model in a bucket, the revision that all workers must download.
+        revision: for a model in a bucket or on the Hub, what all workers must download; see
+            `fetch.revision_of`.
         content: the result of `content_id` in the launcher; workers reject any other model.
     """
 
@@ -63,9 +64,25 @@ class ModelSettings:
         return replace(self, content=content)
 
     @property
+    def hub_commit(self) -> str:
+        """The commit of a model on the Hub; empty for all others."""
+        return self.revision if hub.is_address(self.path) else ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the model is on this machine."""
+        return not self.revision or fetch.is_here(self.path, self.revision, self._stage_folders)
+
+    @property
     def local_path(self) -> str:
-        """The local folder; the first call downloads a model in a bucket."""
-        return fetch.local_folder(self.path, self.revision) if self.revision else self.path
+        """The local folder; the first call downloads a model in a bucket or on the Hub."""
+        if not self.revision:
+            return self.path
+        return fetch.local_folder(self.path, self.revision, self._stage_folders)
+
+    @property
+    def _stage_folders(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(stage.folder for stage in self.config.stages))
 
     @property
     def folders(self) -> list[str]:

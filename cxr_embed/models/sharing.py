@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.errors import ImageRejected, MachineFault, one_line
+from cxr_embed.errors import ImageRejected, MachineFault, NotFetched, one_line
 from cxr_embed.faults import Streak, machine_fault
 from cxr_embed.models import EmbeddingModel, ModelSettings, SomeFailed, content_id, load
 from cxr_embed.outcomes import Stage
@@ -31,7 +31,7 @@ class SharedModel:
     """
 
     def __init__(self, settings: ModelSettings) -> None:
-        if settings.content and content_id(settings) != settings.content:
+        if settings.content and _content_here(settings) != settings.content:
             raise MachineFault(
                 f"the model at {settings.path} differs on this worker from the one that the run "
                 "was started with: give all workers the same model"
@@ -102,6 +102,13 @@ class SharedModel:
             rejected = ImageRejected("not_finite", "the model gave NaN or infinity")
         self._streak.failed(rejected)
         return rejected
+
+
+def _content_here(settings: ModelSettings) -> str:
+    try:
+        return content_id(settings)
+    except NotFetched as error:  # the launcher could fetch it
+        raise MachineFault(str(error)) from error
 
 
 def _describe(error: Exception) -> str:

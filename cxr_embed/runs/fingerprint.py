@@ -28,6 +28,10 @@ _DISTRIBUTIONS = {
     "openvino": ("openvino", "openvino-nightly"),
 }  # fmt: skip
 
+# Where the model came from. Whether it is the same one, `model_sha256` says: another commit of a
+# repository may hold the same model.
+_ORIGIN = {"model_revision"}
+
 
 def make_fingerprint(
     *,
@@ -36,6 +40,7 @@ def make_fingerprint(
     rendering: str,
     precision: str,
     engine: str,
+    model_revision: str = "",
 ) -> Fingerprint:
     """Returns the fingerprint of a run, ready for JSON.
 
@@ -45,9 +50,11 @@ def make_fingerprint(
         rendering: `cxr_foundation` or `dicom`.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
         engine: `tensorflow`, `openvino` or `vertex`.
+        model_revision: the commit of a model on the Hugging Face Hub.
     """
     return {
         "model_sha256": model_sha256,
+        **({"model_revision": model_revision} if model_revision else {}),
         "model_config": model_config,
         "rendering": rendering,
         "precision": precision,
@@ -114,7 +121,7 @@ def differences(old: Fingerprint, new: Fingerprint, *, absent_matters: bool = Fa
             two runs it changes no embedding, since images without a decoder fail.
     """
     found = []
-    for key in sorted({*old, *new}):
+    for key in sorted({*old, *new} - _ORIGIN):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             inside = differences(before, after, absent_matters=absent_matters)

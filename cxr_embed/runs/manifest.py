@@ -48,6 +48,7 @@ def make_manifest(
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "fingerprint": plan.fingerprint,
         "model_path": job.model.path,
+        "model_revision": job.model.hub_commit,
         "device": conditions.device,
         "engine": job.model.engine,
         "batch_size": conditions.batch_size,

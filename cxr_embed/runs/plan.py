@@ -104,6 +104,7 @@ def make_plan(job: Job, log: Log) -> Plan:
         rendering=job.rendering,
         precision=job.model.precision,
         engine=job.model.engine,
+        model_revision=job.model.hub_commit,
     )
     try:
         found = resume.survey(job.output_path)

@@ -15,6 +15,7 @@ from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX
 from cxr_embed.embeddings.collection import Embeddings
 from cxr_embed.errors import ImageRejected, UsageError
 from cxr_embed.imaging.image_files import read_image
+from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.sharing import shared
 from cxr_embed.records import BadRecord, decode_record
@@ -192,7 +193,8 @@ def same_model(
             "image with the main job and search for its record"
         )
     where = model_path or _recorded_model(output_path, made.get("model_sha256"))
-    if not Path(where).is_dir():
+    is_remote = fetch.is_remote(where)
+    if not is_remote and not Path(where).is_dir():
         raise UsageError(
             f"the model of {output_path} is no longer at {where}: pass --model_path"
             if model_path is None
@@ -205,6 +207,7 @@ def same_model(
             device=device,
             engine=made["engine"],
             precision=made["precision"],
+            revision=fetch.revision_of(where) if is_remote else "",
         )
         models.check_is_there(settings)
         now = make_fingerprint(
@@ -229,5 +232,5 @@ def _recorded_model(output_path: str, model_sha256: object) -> str:
     for run in reversed(read_runs(output_path)):
         path = run.manifest.get("model_path")
         if path and run.fingerprint.get("model_sha256") == model_sha256:
-            return str(path)
+            return fetch.pinned(path, run.manifest.get("model_revision", ""))
     raise UsageError(f"no manifest of {output_path} has the path of its model: pass --model_path")

@@ -16,7 +16,7 @@ from running import run_here
 
 import cxr_embed
 from cxr_embed import storage
-from cxr_embed.cli import inspect, main
+from cxr_embed.cli import inspect, main, search
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,20 @@ def test_a_model_in_a_bucket_is_the_one_on_disk(
     ran = run_here(capsys, model_path=small_model, **flags)
     assert ran.status == 0
     assert "already there  4" in ran.out
+
+
+def test_a_search_embeds_an_image_with_the_model_in_the_bucket(
+    bucket: str, model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    put_images(f"{bucket}/searched")
+    output = f"{bucket}/searched-out"
+    flags = {"input_path": f"{bucket}/searched", "output_path": output, "model_path": model}
+    assert run_here(capsys, **flags).status == 0
+    query = tmp_path / "query.dcm"
+    query.write_bytes(storage.read_bytes(f"{bucket}/searched/s0/0.dcm"))
+    arguments = [f"--input_path={output}", f"--query={query}", "--k=1"]
+    assert main.guarded(search.main, arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1].split("\t")[1:3] == ["1.000000", "0"]
 
 
 def test_a_list_and_a_model_config_in_a_bucket(

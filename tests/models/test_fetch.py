@@ -47,10 +47,10 @@ def test_a_model_is_fetched_once_and_whole(service: str, cache: Path) -> None:
     line = BadLine(service, share=0)
     with line.open() as address, spoken_to(address):
         revision = fetch.revision_of(MODEL)
-        assert not fetch.is_here(revision)
+        assert not fetch.is_here(MODEL, revision)
         folder = Path(fetch.local_folder(MODEL, revision))
         first = len(line.paths)
-        assert fetch.is_here(revision)
+        assert fetch.is_here(MODEL, revision)
         assert fetch.local_folder(MODEL, revision) == str(folder)
     assert len(line.paths) == first
     assert {
