@@ -78,11 +78,10 @@ def make_flags() -> flags.FlagValues:
         "endpoint_location", model_flags.DEFAULT_LOCATION, "location of the hosted endpoint"
     )  # fmt: skip
     text(
-        "endpoint_id",
-        None,
-        "a Vertex AI endpoint in place of a local model; images are sent to it; experimental: never "
-        "run against the real service",
-    )
+        "endpoint_id", None,
+        "a Vertex AI endpoint in place of a local model; images are sent to it; experimental: "
+        "never run against the real service",
+    )  # fmt: skip
     choice(
         "rendering", "cxr_foundation", RENDERINGS,
         "cxr_foundation: the published embeddings' pixels; dicom: the standard's",
