@@ -37,6 +37,9 @@ _DEVICE_ERRORS = {
     "FailedPreconditionError", "DataLossError", "CancelledError",
 }  # fmt: skip
 
+# ONNX Runtime has one exception for all that fails in a call; its text tells them apart.
+_RUNTIME_FAULTS = ("failed to allocate memory", "bad allocation", "cuda failure", "cudnn", "cublas")
+
 # Google's client errors (`google.api_core.exceptions`) that any request would meet.
 _SERVICE_ERRORS = {"Unauthorized", "Forbidden", "NotFound", "RefreshError"}
 
@@ -74,6 +77,8 @@ def _model_fault(error: BaseException) -> str | None:
             module == "google" and kind.__name__ in _SERVICE_ERRORS
         ):
             return f"the model cannot run: {kind.__name__}: {one_line(error)}"
+        if module == "onnxruntime" and any(each in str(error).lower() for each in _RUNTIME_FAULTS):
+            return f"the model cannot run: {one_line(error)}"
     return None
 
 

@@ -9,7 +9,6 @@ from absl import flags
 
 from cxr_embed import models
 from cxr_embed.errors import UsageError
-from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig, read_model_config
 
 if TYPE_CHECKING:
@@ -71,22 +70,19 @@ def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelS
             )
         return models.ModelSettings.of_endpoint(endpoint, config)
     path = _model_path(values, log)
-    settings = models.ModelSettings(
-        path=path,
+    return models.ModelSettings.of_path(
+        path,
         config=config,
         device=values.device,
-        engine=values.engine,
+        engine=values.engine or "",
         precision=values.precision,
-        revision=fetch.revision_of(path) if fetch.is_remote(path) else "",
         batch_size=values.batch_size,
+        log=log,
     )
-    if not settings.is_here:
-        log(f"fetching {path} into the cache, once")
-    return settings
 
 
 def _model_path(values: flags.FlagValues, log: terminal.Log) -> str:
-    """Returns the folder of the model, local or an address."""
+    """Returns the model's folder or file, local or an address."""
     if values.model_path:
         return str(values.model_path)
     from cxr_embed.efficientnet import reference

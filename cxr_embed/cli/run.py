@@ -42,7 +42,7 @@ def make_flags() -> flags.FlagValues:
     def text(name: str, default: str | None, help_: str) -> None:
         flags.DEFINE_string(name, default, help_, flag_values=values)
 
-    def choice(name: str, default: str, choices: Any, help_: str) -> None:
+    def choice(name: str, default: str | None, choices: Any, help_: str) -> None:
         flags.DEFINE_enum(name, default, list(choices), help_, flag_values=values)
 
     def number(name: str, default: int, help_: str, least: int = 0) -> None:
@@ -67,8 +67,8 @@ def make_flags() -> flags.FlagValues:
     )  # fmt: skip
     text(
         "model_path", None,
-        "a SavedModel folder, local, gs:// or hf://owner/name[@revision][/folder]; without it, the "
-        "reference EfficientNet-L2, untrained",
+        "a SavedModel folder or an .onnx file: local, gs:// or hf://owner/name[@revision][/path]; "
+        "without it, the reference EfficientNet-L2, untrained",
     )  # fmt: skip
     text("model_config", None, "TOML that says how to feed and read a model, see configs/models/")
     text(
@@ -98,8 +98,15 @@ def make_flags() -> flags.FlagValues:
         models.DEVICES,
         "one that is absent is an error; gpu and tpu are experimental: never run yet",
     )
-    choice("engine", "tensorflow", models.engine_names(), "openvino runs on the CPU only")
-    choice("precision", "float32", models.PRECISIONS, "what the model computes in")
+    choice(
+        "engine", None, models.engine_names(),
+        "by default the model's own: onnxruntime for .onnx, else tensorflow; openvino runs "
+        "SavedModels on the CPU",
+    )  # fmt: skip
+    choice(
+        "precision", "float32", models.PRECISIONS,
+        "what the model computes in; an ONNX graph keeps its own type",
+    )  # fmt: skip
     number("batch_size", 0, "images per model call; 0 picks one for the device")
     number(
         "decode_threads", 0,

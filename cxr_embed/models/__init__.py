@@ -1,7 +1,15 @@
 """Loads and runs embedding models; `loading.ENGINES` lists the engines."""
 
-from cxr_embed.models.content import check_is_there, content_hash, content_id
-from cxr_embed.models.loading import engine_names, load
+from cxr_embed.models.content import content_hash, content_id
+from cxr_embed.models.loading import (
+    check_is_there,
+    engine_for,
+    engine_names,
+    kind_of,
+    load,
+    package_of,
+    precision_of,
+)
 from cxr_embed.models.protocol import EmbeddingModel, SomeFailed
 from cxr_embed.models.settings import (
     DEVICES,
@@ -24,6 +32,10 @@ __all__ = [
     "content_hash",
     "content_id",
     "default_batch_size",
+    "engine_for",
     "engine_names",
+    "kind_of",
     "load",
+    "package_of",
+    "precision_of",
 ]

@@ -33,6 +33,13 @@ def stack(images: Sequence[Any]) -> np.ndarray:
     return np.stack(images)
 
 
+def pad(values: np.ndarray, length: int) -> np.ndarray:
+    """Returns a batch with its last image repeated until there are `length` images."""
+    if len(values) >= length:
+        return values
+    return np.concatenate([values, np.repeat(values[-1:], length - len(values), axis=0)])
+
+
 def describe(wanted: ImageInput) -> str:
     """Returns a description of an input for log messages."""
     if isinstance(wanted, ExampleInput):

@@ -17,6 +17,7 @@ from cxr_embed.models.signature import (
     image_input,
     wire,
 )
+from cxr_embed.models.tensorflow.kind import SAVED_MODEL
 from cxr_embed.models.tf_example import ExampleInput
 from cxr_embed.radiograph import Radiograph
 
@@ -36,6 +37,7 @@ class OpenVinoModel:
         UsageError: OpenVINO is not installed or cannot read the model.
     """
 
+    kind = SAVED_MODEL
     device = "cpu"
     best_batch_size = 1
 

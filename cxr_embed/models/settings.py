@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any
 
-from cxr_embed.models import fetch, hub
+from cxr_embed.models import fetch, hub, loading
 from cxr_embed.models.config import ModelConfig
 
 DEVICES = ("auto", "cpu", "gpu", "tpu")
@@ -31,11 +32,12 @@ class ModelSettings:
     """The values that a worker needs to load a model; they can be pickled.
 
     Attributes:
-        path: folder of the SavedModel or of the stages of a chain, local, gs:// or hf://, as the
-            user gave it; for an endpoint its name.
+        path: the model's folder or file, local, gs:// or hf://, as the user gave it; for an
+            endpoint its name.
         config: input and output of the model beyond its signature.
         device: `auto`, `cpu`, `gpu` or `tpu`.
-        engine: `tensorflow`, `openvino`, or `vertex` for an endpoint.
+        engine: a key of `loading.ENGINES`, or another package's; by default that of the model's
+            kind, as far as it can be seen on the local disk.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
         batch_size: requested images per call; 0 is the model's default.
         endpoint: the hosted endpoint to call instead of a local model.
@@ -47,12 +49,50 @@ class ModelSettings:
     path: str
     config: ModelConfig = field(default_factory=ModelConfig)
     device: str = "auto"
-    engine: str = "tensorflow"
+    engine: str = ""
     precision: str = "float32"
     batch_size: int = 0
     endpoint: Endpoint | None = None
     revision: str = ""
     content: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.engine:
+            object.__setattr__(self, "engine", loading.engine_for(self.path))
+
+    @classmethod
+    def of_path(
+        cls,
+        path: str,
+        *,
+        engine: str = "",
+        log: Callable[[str], None] = lambda line: None,
+        **others: Any,
+    ) -> ModelSettings:
+        """Returns the settings of a model as `--model_path` takes it.
+
+        Its revision is looked up if it is remote. The default engine of a model on the Hub is that
+        of the files that were fetched.
+
+        Args:
+            path: the model's folder or file, local, gs:// or hf://.
+            engine: as the attribute.
+            log: logs one line for the user if the model has to be fetched.
+            others: the other attributes.
+
+        Raises:
+            UsageError: the model cannot be found or fetched.
+        """
+        if not fetch.is_remote(path):
+            return cls(path, engine=engine, **others)
+        revision, names = fetch.look_up(path)
+        found = engine or loading.engine_for(path, names)
+        settings = cls(path, engine=found, revision=revision, **others)
+        if not settings.is_here:
+            log(f"fetching {path} into the cache, once")
+        if engine or names:
+            return settings
+        return replace(settings, engine=loading.engine_for(settings.local_path))
 
     @classmethod
     def of_endpoint(cls, endpoint: Endpoint, config: ModelConfig) -> ModelSettings:
@@ -75,25 +115,14 @@ class ModelSettings:
 
     @property
     def local_path(self) -> str:
-        """The local folder; the first call downloads a model in a bucket or on the Hub."""
+        """The local folder or file; the first call downloads a model in a bucket or on the Hub."""
         if not self.revision:
             return self.path
-        return fetch.local_folder(self.path, self.revision, self._stage_folders)
+        return fetch.local_copy(self.path, self.revision, self._stage_folders)
 
     @property
     def _stage_folders(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(stage.folder for stage in self.config.stages))
-
-    @property
-    def folders(self) -> list[str]:
-        """The folders of the SavedModels in order. For a single one it may be `path` itself."""
-        if self.endpoint is not None:
-            return []
-        path, stages = self.local_path, self.config.chain
-        folders = [Path(path, stage.folder) for stage in stages]
-        if len(folders) == 1 and not folders[0].is_dir() and is_saved_model(path):
-            folders = [Path(path)]
-        return [str(folder) for folder in folders]
 
 
 # Images per call and device. With one image, every call on a CPU has the same shape, so that an
@@ -115,9 +144,6 @@ def default_batch_size(settings: ModelSettings) -> int:
     """Returns the number of images to collect for one call, before the model is loaded."""
     if settings.endpoint is not None:
         return settings.config.endpoint.parallel_requests
-    return 1 if settings.engine == "openvino" else batch_size_for(settings.device)
-
-
-def is_saved_model(path: str) -> bool:
-    """Whether a folder is a TensorFlow SavedModel."""
-    return any(Path(path, name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
+    # A class has this attribute if the engine runs one device only.
+    fixed: int | None = getattr(loading.engine_class(settings.engine), "best_batch_size", None)
+    return fixed or batch_size_for(settings.device)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from cxr_embed.errors import UsageError
 from cxr_embed.models.config import IMAGE_KEYS, ModelConfig, StageConfig
 from cxr_embed.models.elixr_input import ElixrInput
@@ -15,7 +17,8 @@ from cxr_embed.models.inputs import ImageInput
 from cxr_embed.models.resizing import Resizing
 from cxr_embed.models.tf_example import ExampleInput
 
-_IMAGE_DTYPES = ("float32", "uint8", "uint16")
+_IMAGE_DTYPES = ("float32", "float16", "bfloat16", "uint8", "uint16")
+_CHANNELS = (1, 3, None)
 _PREFERRED_OUTPUT = "embedding"
 
 
@@ -51,6 +54,13 @@ class Wiring:
     output: TensorSpec
     constants: tuple[tuple[str, TensorSpec, float], ...]
     batch: int | None
+
+    def filled(self, count: int) -> dict[str, np.ndarray]:
+        """Returns the constant inputs by name, for a batch of `count` images."""
+        return {
+            name: np.full([count if n is None else n for n in spec.shape or ()], value, spec.dtype)
+            for name, spec, value in self.constants
+        }
 
 
 def choose_signature(keys: list[str], wanted: str | None) -> str:
@@ -99,8 +109,13 @@ def wire(
     return Wiring(input_name, taken, output_name, given, constants, stage.batch or batch)
 
 
-def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
+def image_input(wiring: Wiring, config: ModelConfig, default_layout: str = "NHWC") -> ImageInput:
     """Infers the model's input for one image.
+
+    Args:
+        wiring: how the model is called.
+        config: sets the values that the signature leaves open.
+        default_layout: `NHWC` or `NCHW`, for a shape that can be both.
 
     Raises:
         UsageError: the input does not accept images. The message contains its dtype and shape.
@@ -110,12 +125,14 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
         _refuse(config, IMAGE_KEYS, f"the model's input {name} takes PNGs")
         return ExampleInput(size=config.size, bits=config.bits)
     shape = spec.shape if spec.shape is not None else (None, None, None, None)
-    if spec.dtype not in _IMAGE_DTYPES or len(shape) != 4 or shape[3] not in (1, 3, None):
+    layout = _layout(shape, default_layout)
+    if spec.dtype not in _IMAGE_DTYPES or layout is None:
         raise UsageError(
             f"the model's input {name} is {spec}, neither a batch of images "
-            "[N, H, W, 1 or 3] of float32, uint8 or uint16, nor one of serialized examples [N]"
+            f"[N, H, W, 1 or 3] or [N, 1 or 3, H, W] of {', '.join(_IMAGE_DTYPES)}, nor one of "
+            "serialized examples [N]"
         )
-    _, height, width, channels = shape
+    _, height, width, channels = shape if layout == "NHWC" else (*shape[:1], *shape[2:], shape[1])
     if config.size is not None:
         if (height or config.size[0], width or config.size[1]) != config.size:
             rows, columns = config.size
@@ -127,10 +144,10 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
     if config.preprocessing:
         fixed = tuple(key for key in IMAGE_KEYS if key != "preprocessing")
         _refuse(config, fixed, f"preprocessing {config.preprocessing} has a fixed range and size")
-        if height is None or width is None or spec.dtype != "float32":
+        if height is None or width is None or spec.dtype != "float32" or layout != "NHWC":
             raise UsageError(
                 f"the model's input {name} is {spec}: preprocessing {config.preprocessing} needs "
-                "float32 and a size"
+                "float32, a size and channels last"
             )
         return ElixrInput(height, width, channels or 3, config.bits)
     low, high = config.range or (0.0, 1.0)
@@ -144,6 +161,7 @@ def image_input(wiring: Wiring, config: ModelConfig) -> ImageInput:
         mean=config.mean or (0.0,),
         std=config.std or (1.0,),
         resizing=_resizing(config),
+        layout=layout,
     )
     _check_fits(wanted, config, f"the model's input {name} is {spec}")
     return wanted
@@ -160,7 +178,7 @@ def _resizing(config: ModelConfig) -> Resizing:
 
 
 def _check_fits(wanted: ModelInput, config: ModelConfig, what: str) -> None:
-    if wanted.dtype != "float32":
+    if not wanted.is_float:
         _refuse(config, ("mean", "std"), f"{what}, and it is for floats")
     for key, values in (("mean", wanted.mean), ("std", wanted.std)):
         if len(values) not in (1, wanted.channels):
@@ -180,8 +198,49 @@ def _check_fits(wanted: ModelInput, config: ModelConfig, what: str) -> None:
             )
 
 
-def embedding_size(wiring: Wiring, config: ModelConfig) -> int | None:
+def _layout(shape: tuple[int | None, ...], default: str) -> str | None:
+    """Returns the layout of a batch of images, or None if a shape is not one."""
+    if len(shape) != 4:
+        return None
+    fits = {"NHWC": shape[3] in _CHANNELS, "NCHW": shape[1] in _CHANNELS}
+    # A size of 1 or 3 shows the channels' axis where the other axis is open.
+    known = {"NHWC": fits["NHWC"] and shape[3], "NCHW": fits["NCHW"] and shape[1]}
+    for options in (known, fits):
+        found = [layout for layout, is_one in options.items() if is_one]
+        if found:
+            return default if default in found else found[0]
+    return None
+
+
+def layout_of(wanted: ImageInput) -> str:
+    """Returns the axis order of a model's images, in which its feature maps are, too."""
+    return wanted.layout if isinstance(wanted, ModelInput) else "NHWC"
+
+
+def as_vectors(values: np.ndarray, pooling: str | None, layout: str = "NHWC") -> np.ndarray:
+    """Reduces an output to one vector per image, as the config's `output.pooling` says.
+
+    Args:
+        values: the output, of shape (n, ...).
+        pooling: `flatten`, `mean`, or None to leave the output as it is.
+        layout: of feature maps; `NCHW` averages over the last two of four axes.
+    """
+    if pooling == "mean":
+        return values.mean(_averaged_axes(values.ndim, layout), dtype=np.float32)
+    return values.reshape(len(values), -1) if pooling else values
+
+
+def _averaged_axes(rank: int, layout: str) -> tuple[int, ...]:
+    return (2, 3) if layout == "NCHW" and rank == 4 else tuple(range(1, rank - 1))
+
+
+def embedding_size(wiring: Wiring, config: ModelConfig, layout: str = "NHWC") -> int | None:
     """Returns the floats per embedding if the signature fixes them, else None.
+
+    Args:
+        wiring: how the model is called.
+        config: says how its output becomes a vector.
+        layout: of feature maps, as for `as_vectors`.
 
     Raises:
         UsageError: the output is not one vector per image, or not of the config's size.
@@ -191,7 +250,8 @@ def embedding_size(wiring: Wiring, config: ModelConfig) -> int | None:
         return None
     if len(shape) < 2 or (len(shape) != 2 and config.pooling is None):
         raise UsageError(not_a_vector(wiring.output_name, str(wiring.output)))
-    sizes = shape[1:] if config.pooling != "mean" else shape[-1:]
+    gone = _averaged_axes(len(shape), layout) if config.pooling == "mean" else ()
+    sizes = [size for axis, size in enumerate(shape) if axis and axis not in gone]
     known = [size for size in sizes if size is not None]
     size = math.prod(known) if len(known) == len(sizes) else None
     check_embedding_size(size, config)

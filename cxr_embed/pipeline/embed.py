@@ -72,7 +72,7 @@ class EmbedRadiographs(beam.PTransform):
 
     def __init__(self, model: str | ModelSettings, batch_size: int = 0) -> None:
         super().__init__()
-        settings = model if isinstance(model, ModelSettings) else ModelSettings(model)
+        settings = model if isinstance(model, ModelSettings) else ModelSettings.of_path(model)
         self._handler = EmbeddingModelHandler(settings, batch_size)
 
     def expand(self, radiographs: beam.PCollection) -> EmbedResult:

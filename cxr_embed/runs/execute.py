@@ -183,7 +183,8 @@ def _check_model(plan: Plan, model: models.EmbeddingModel | Outline) -> int:
 
 def _describe(plan: Plan, model: models.EmbeddingModel | Outline, conditions: Conditions) -> str:
     settings = plan.job.model
-    engine = "" if settings.endpoint else f" with {settings.engine} in {settings.precision}"
+    precision = models.precision_of(settings)
+    engine = "" if settings.endpoint else f" with {settings.engine} in {precision}"
     loaded = (
         f"loaded in {conditions.load_seconds:.1f} s" if plan.job.is_local else "loaded by workers"
     )

@@ -15,6 +15,7 @@ from cxr_embed import storage
 from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.errors import MachineFault, UsageError
 from cxr_embed.imaging.decoders import ABSENT, decoder_versions
+from cxr_embed.models import package_of
 from cxr_embed.models.fit import PREPROCESSING_VERSION
 
 Fingerprint = dict[str, Any]
@@ -26,6 +27,10 @@ _DISTRIBUTIONS = {
         "tensorflow-macos", "tensorflow-rocm", "tensorflow-aarch64", "tf-nightly",
     ),
     "openvino": ("openvino", "openvino-nightly"),
+    "onnxruntime": (
+        "onnxruntime", "onnxruntime-gpu", "ort-nightly", "ort-nightly-gpu", "onnxruntime-openvino",
+        "onnxruntime-directml",
+    ),
 }  # fmt: skip
 
 # Where the model came from. Whether it is the same one, `model_sha256` says: another commit of a
@@ -49,7 +54,7 @@ def make_fingerprint(
         model_config: the parsed model config, or None if everything was inferred.
         rendering: `cxr_foundation` or `dicom`.
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
-        engine: `tensorflow`, `openvino` or `vertex`.
+        engine: a key of `models.loading.ENGINES`, or another package's engine.
         model_revision: the commit of a model on the Hugging Face Hub.
     """
     return {
@@ -68,7 +73,7 @@ def _software(engine: str) -> Fingerprint:
     return {
         "preprocessing_version": PREPROCESSING_VERSION,
         "resize": f"opencv {importlib.metadata.version('opencv-python-headless')}",
-        "engine_version": "hosted" if engine == "vertex" else package_version(engine),
+        "engine_version": "hosted" if engine == "vertex" else package_version(package_of(engine)),
         "decoders": decoder_versions(),
     }
 

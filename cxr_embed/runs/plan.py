@@ -102,7 +102,7 @@ def make_plan(job: Job, log: Log) -> Plan:
         model_sha256=models.content_id(job.model),
         model_config=job.model.config.as_dict(),
         rendering=job.rendering,
-        precision=job.model.precision,
+        precision=models.precision_of(job.model),
         engine=job.model.engine,
         model_revision=job.model.hub_commit,
     )

@@ -194,11 +194,11 @@ def same_model(
         )
     where = model_path or _recorded_model(output_path, made.get("model_sha256"))
     is_remote = fetch.is_remote(where)
-    if not is_remote and not Path(where).is_dir():
+    if not is_remote and not Path(where).exists():
         raise UsageError(
             f"the model of {output_path} is no longer at {where}: pass --model_path"
             if model_path is None
-            else f"--model_path {where} does not exist or is not a folder"
+            else f"--model_path {where} does not exist"
         )
     try:
         settings = models.ModelSettings(
@@ -214,7 +214,7 @@ def same_model(
             model_sha256=models.content_id(settings),
             model_config=settings.config.as_dict(),
             rendering=made["rendering"],
-            precision=settings.precision,
+            precision=models.precision_of(settings),
             engine=settings.engine,
         )
     except (KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from buckets import BadLine, HugeBucket, emulator, spoken_to
+from onnx_graphs import save_graph
 
 from cxr_embed import models, storage
 from cxr_embed.errors import UsageError
@@ -48,10 +49,10 @@ def test_a_model_is_fetched_once_and_whole(service: str, cache: Path) -> None:
     with line.open() as address, spoken_to(address):
         revision = fetch.revision_of(MODEL)
         assert not fetch.is_here(MODEL, revision)
-        folder = Path(fetch.local_folder(MODEL, revision))
+        folder = Path(fetch.local_copy(MODEL, revision))
         first = len(line.paths)
         assert fetch.is_here(MODEL, revision)
-        assert fetch.local_folder(MODEL, revision) == str(folder)
+        assert fetch.local_copy(MODEL, revision) == str(folder)
     assert len(line.paths) == first
     assert {
         path.relative_to(folder).as_posix(): path.read_bytes()
@@ -62,7 +63,7 @@ def test_a_model_is_fetched_once_and_whole(service: str, cache: Path) -> None:
 
 
 def _fetch(revision: str) -> None:
-    fetch.local_folder(MODEL, revision)
+    fetch.local_copy(MODEL, revision)
 
 
 def test_processes_of_one_machine_fetch_it_once(service: str) -> None:
@@ -85,7 +86,7 @@ def test_what_a_killed_process_left_is_not_taken_for_a_model(cache: Path) -> Non
     partial.mkdir(parents=True)
     (partial / "saved_model.pb").write_bytes(b"torn")
     (partial / "stray").write_bytes(b"")
-    folder = Path(fetch.local_folder(MODEL, revision))
+    folder = Path(fetch.local_copy(MODEL, revision))
     assert (folder / "saved_model.pb").read_bytes() == b"graph"
     assert not (folder / "stray").exists()
     assert not partial.exists()
@@ -95,7 +96,7 @@ def test_a_model_that_changed_meanwhile_is_refused() -> None:
     revision = fetch.revision_of(MODEL)
     storage.write_whole(f"{MODEL}/saved_model.pb", b"other")
     with pytest.raises(UsageError, match="has changed since the run was started"):
-        fetch.local_folder(MODEL, revision)
+        fetch.local_copy(MODEL, revision)
     assert fetch.revision_of(MODEL) != revision
 
 
@@ -125,3 +126,36 @@ def test_settings_name_the_bucket_and_load_from_disk(small_model: Path, cache: P
     assert models.content_id(settings) == models.content_id(models.ModelSettings(str(small_model)))
     assert models.load(settings).embedding_size == 4096
     assert settings.path == remote
+
+
+class TestOneFile:
+    """A model that is one file, with the files that it names."""
+
+    @pytest.fixture
+    def graph(self, tmp_path: Path, cache: Path) -> str:
+        save_graph(tmp_path / "m/model.onnx", data_file="weights/all.data")
+        for name in ("model.onnx", "weights/all.data"):
+            storage.write_whole(f"gs://bucket/g/{name}", (tmp_path / "m" / name).read_bytes())
+        storage.write_whole("gs://bucket/g/notes.txt", b"not part of it")
+        return "gs://bucket/g/model.onnx"
+
+    def test_it_is_fetched_with_its_data_files_and_nothing_else(self, graph: str) -> None:
+        settings = models.ModelSettings.of_path(graph)
+        assert settings.engine == "onnxruntime"
+        assert models.load(settings).embedding_size == 5
+        copy = Path(settings.local_path)
+        found = {p.relative_to(copy.parent).as_posix() for p in copy.parent.rglob("*")}
+        assert found == {"model.onnx", "weights", "weights/all.data"}
+
+    def test_its_folder_is_as_good(self, graph: str) -> None:
+        settings = models.ModelSettings.of_path(graph.rpartition("/")[0])
+        assert settings.engine == "onnxruntime"
+        one = models.ModelSettings.of_path(graph)
+        assert models.content_id(settings) == models.content_id(one)
+
+    def test_what_is_missing_is_named(self, graph: str) -> None:
+        with pytest.raises(UsageError, match=r"gs://bucket/g/other\.onnx does not exist"):
+            fetch.revision_of("gs://bucket/g/other.onnx")
+        storage.remove("gs://bucket/g/weights/all.data")
+        with pytest.raises(UsageError, match=r"model\.onnx needs weights/all\.data, which is not"):
+            fetch.revision_of(graph)

@@ -94,17 +94,17 @@ def test_only_what_is_below_the_folder_is_fetched_and_once(server: Hub) -> None:
     path = f"{PATH}/a"
     commit = fetch.revision_of(path)
     assert not fetch.is_here(path, commit)
-    folder = Path(fetch.local_folder(path, commit))
+    folder = Path(fetch.local_copy(path, commit))
     assert files_below(folder, "a/") == {k: v for k, v in FILES.items() if k.startswith("a/")}
     assert set(server.paths) == {name for name in FILES if name.startswith("a/")}
     assert fetch.is_here(path, commit)
     asked = len(server.requests)
-    assert fetch.local_folder(path, commit) == str(folder)
+    assert fetch.local_copy(path, commit) == str(folder)
     assert len(server.requests) == asked
 
 
 def test_a_chain_is_fetched_without_the_folders_it_does_not_name(server: Hub) -> None:
-    fetch.local_folder(PATH, fetch.revision_of(PATH), ["ab"])
+    fetch.local_copy(PATH, fetch.revision_of(PATH), ["ab"])
     assert server.paths == ["ab/other"]
 
 
@@ -112,7 +112,7 @@ def test_the_revision_is_looked_up_once_and_then_stays(server: Hub, repository: 
     first = fetch.revision_of(PATH)
     assert first == repository.refs["main"]
     newer = repository.commit({"a/saved_model.pb": b"newer"})
-    assert Path(fetch.local_folder(PATH, first), "a/saved_model.pb").read_bytes() == b"graph"
+    assert Path(fetch.local_copy(PATH, first), "a/saved_model.pb").read_bytes() == b"graph"
     assert fetch.revision_of(PATH) == newer
     pinned = fetch.pinned(f"{PATH}/a", first)
     server.requests.clear()
@@ -123,26 +123,26 @@ def test_the_revision_is_looked_up_once_and_then_stays(server: Hub, repository: 
 
 def test_a_download_that_breaks_off_is_resumed(server: Hub) -> None:
     server.cut = LARGE // 2
-    folder = Path(fetch.local_folder(PATH, fetch.revision_of(PATH)))
+    folder = Path(fetch.local_copy(PATH, fetch.revision_of(PATH)))
     assert files_below(folder) == FILES
     assert server.paths.count("a/variables/variables.index") == 2
 
 
 def test_what_a_killed_process_left_is_completed(server: Hub) -> None:
     commit = fetch.revision_of(PATH)
-    folder = Path(fetch.local_folder(PATH, commit))
+    folder = Path(fetch.local_copy(PATH, commit))
     (folder / "a/saved_model.pb").unlink()
     assert not fetch.is_here(PATH, commit)
-    assert files_below(Path(fetch.local_folder(PATH, commit))) == FILES
+    assert files_below(Path(fetch.local_copy(PATH, commit))) == FILES
 
 
 def test_without_the_hub_the_cache_is_enough(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = fetch.revision_of(PATH)
-    folder = fetch.local_folder(PATH, commit)
+    folder = fetch.local_copy(PATH, commit)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for path in (PATH, f"{PATH}@main", f"{PATH}@{commit}"):
         assert fetch.revision_of(path) == commit
-    assert fetch.local_folder(PATH, commit) == folder
+    assert fetch.local_copy(PATH, commit) == folder
 
 
 @pytest.fixture
@@ -163,12 +163,12 @@ def test_a_gated_model_needs_its_licence_and_an_account(
         "hf auth login, or set HF_TOKEN",
     )  # fmt: skip
     monkeypatch.setenv("HF_TOKEN", server.token)
-    assert fetch.local_folder(PATH, fetch.revision_of(PATH))
+    assert fetch.local_copy(PATH, fetch.revision_of(PATH))
 
 
 def refused(path: str, why: str) -> None:
     with pytest.raises(UsageError) as raised:
-        fetch.local_folder(path, fetch.revision_of(path))
+        fetch.local_copy(path, fetch.revision_of(path))
     message = str(raised.value)
     assert message.startswith(f"--model_path {path} ")
     assert why in message

@@ -11,6 +11,7 @@ import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models.config import StageConfig
+from cxr_embed.models.inputs import pad
 from cxr_embed.models.signature import TensorSpec, Wiring, choose_signature, wire
 from cxr_embed.models.tensorflow.devices import Placement
 from cxr_embed.models.tensorflow.graph_part import GraphPart
@@ -84,8 +85,7 @@ class Stage:
         count = length = len(values)
         if self._batch is not None:
             length = batch * self._placement.replicas
-        if length > count:  # the results of the padding are discarded
-            values = np.concatenate([values, np.repeat(values[-1:], length - count, axis=0)])
+        values = pad(values, length)  # the results of the padding are discarded
         pieces = [values[start : start + batch] for start in range(0, length, batch)]
         self._placement.prepare_thread()
         results = self._call([dict(self._inputs(piece)) for piece in pieces])
@@ -96,9 +96,7 @@ class Stage:
 
     def _inputs(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield self.wiring.input_name, values
-        for name, spec, value in self.wiring.constants:
-            shape = [len(values) if size is None else size for size in spec.shape or ()]
-            yield name, np.full(shape, value, spec.dtype)
+        yield from self.wiring.filled(len(values)).items()
 
 
 def _load(path: str) -> Any:

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models import inputs
 from cxr_embed.models.fit import ModelInput
+from cxr_embed.models.measuring import measured_embedding_size
 from cxr_embed.models.settings import batch_size_for
 from cxr_embed.models.signature import (
+    as_vectors,
     check_embedding_size,
     embedding_size,
     image_input,
-    not_a_vector,
+    layout_of,
 )
 from cxr_embed.models.tensorflow import devices
 from cxr_embed.models.tensorflow.chain import Stage
+from cxr_embed.models.tensorflow.kind import SAVED_MODEL
 from cxr_embed.radiograph import Radiograph
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class SavedModel:
         UsageError: TensorFlow cannot load it, or it cannot be called as the settings say.
     """
 
+    kind = SAVED_MODEL
+
     def __init__(self, settings: ModelSettings) -> None:
         config = settings.config
         self._config = config
@@ -46,7 +50,7 @@ class SavedModel:
         self.device = placement.name
         best = settings.batch_size or batch_size_for(placement.kind) * placement.replicas
         batch = math.ceil(best / placement.replicas)
-        stages = zip(settings.folders, config.chain, strict=True)
+        stages = zip(self.kind.parts(settings), config.chain, strict=True)
         self._stages = [Stage(*both, placement, batch) for both in stages]
         first, last = self._stages[0].wiring, self._stages[-1].wiring
         self.input = image_input(first, config)
@@ -56,8 +60,10 @@ class SavedModel:
         locked = None if first.batch is None else first.batch * placement.replicas
         self.max_batch_size = 1 if is_open else locked
         self.best_batch_size = min(best, self.max_batch_size or best)
-        known = None if config.stages else embedding_size(last, config)
-        self.embedding_size = known or self._measure_embedding_size()
+        known = None if config.stages else embedding_size(last, config, layout_of(self.input))
+        self.embedding_size = known or measured_embedding_size(
+            self.fit, self.embed, self._stages[-1].wiring.output_name
+        )
         check_embedding_size(self.embedding_size, config)
 
     def fit(self, radiograph: Radiograph) -> Any:
@@ -76,20 +82,5 @@ class SavedModel:
         values = inputs.stack(images)
         for stage in self._stages:
             values = stage(values)
-        return self._as_vectors(values).astype(np.float32, copy=False)
-
-    def _as_vectors(self, values: np.ndarray) -> np.ndarray:
-        if self._config.pooling == "mean":
-            return values.mean(tuple(range(1, values.ndim - 1)), dtype=np.float32)
-        return values.reshape(len(values), -1) if self._config.pooling else values
-
-    def _measure_embedding_size(self) -> int:
-        """Runs the model once, which also shows whether the stages of a chain fit together."""
-        try:
-            vectors = self.embed([self.fit(inputs.example_radiograph())])
-        except Exception as error:
-            raise UsageError(f"the model cannot be run: {one_line(error)}") from error
-        if vectors.ndim != 2:
-            name = self._stages[-1].wiring.output_name
-            raise UsageError(not_a_vector(name, f"of shape {list(vectors.shape)}"))
-        return int(vectors.shape[1])
+        vectors = as_vectors(values, self._config.pooling, layout_of(self.input))
+        return vectors.astype(np.float32, copy=False)

@@ -1,0 +1,114 @@
+"""An ONNX graph that turns images into vectors, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cxr_embed.models import inputs
+from cxr_embed.models.fit import ModelInput, float_type
+from cxr_embed.models.measuring import measured_embedding_size
+from cxr_embed.models.onnx.kind import ONNX
+from cxr_embed.models.onnx.session import import_runtime, open_session
+from cxr_embed.models.settings import batch_size_for
+from cxr_embed.models.signature import (
+    as_vectors,
+    check_embedding_size,
+    embedding_size,
+    image_input,
+    layout_of,
+)
+from cxr_embed.radiograph import Radiograph
+
+if TYPE_CHECKING:
+    from cxr_embed.models import ModelSettings
+
+_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
+
+
+class OnnxModel:
+    """An ONNX graph with one input of images; see `EmbeddingModel`.
+
+    `embed` may be called by one thread at a time, as `SharedModel` does: ONNX Runtime uses all
+    cores by itself.
+
+    Args:
+        settings: what to load and where to run it.
+
+    Raises:
+        UsageError: the graph cannot be loaded or called as the settings say.
+    """
+
+    kind = ONNX
+
+    def __init__(self, settings: ModelSettings) -> None:
+        config = settings.config
+        self._config = config
+        (self._wiring,) = self.kind.wirings(settings)
+        self.input = image_input(self._wiring, config, self.kind.default_layout)
+        is_open = isinstance(self.input, ModelInput) and self.input.is_open
+        path = self.kind.parts(settings)[0]
+        self._session, self.device = open_session(path, settings.device, is_open=is_open)
+        self.max_batch_size = 1 if is_open else self._wiring.batch
+        best = settings.batch_size or batch_size_for(self.device)
+        self.best_batch_size = min(best, self.max_batch_size or best)
+        # A new number of images makes a GPU choose its kernels again.
+        self._batch = self._wiring.batch or (None if self.device == "cpu" else self.best_batch_size)
+        known = embedding_size(self._wiring, config, layout_of(self.input))
+        self.embedding_size = known or measured_embedding_size(
+            self.fit, self.embed, self._wiring.output_name
+        )
+        check_embedding_size(self.embedding_size, config)
+
+    def fit(self, radiograph: Radiograph) -> Any:
+        """Returns a radiograph as `embed` wants it."""
+        return inputs.fit(radiograph, self.input)
+
+    def embed(self, images: Sequence[Any]) -> np.ndarray:
+        """Computes embeddings.
+
+        Args:
+            images: fitted radiographs, at most `max_batch_size`.
+
+        Returns:
+            float32 of shape (n, embedding_size).
+
+        Raises:
+            ValueError: the graph does not give one result for each image.
+        """
+        values = inputs.stack(images)
+        size = self._batch or len(values)
+        batches = [values[start : start + size] for start in range(0, len(values), size)]
+        return np.concatenate([self._embed(batch, size) for batch in batches])
+
+    def _embed(self, values: np.ndarray, size: int) -> np.ndarray:
+        """Runs one batch, filled up to `size` images."""
+        given = inputs.pad(values, size)
+        result = self._run({self._wiring.input_name: given, **self._wiring.filled(size)})
+        if len(result) != size:
+            raise ValueError(f"the model gave {len(result)} results for {size} images")
+        vectors = as_vectors(result[: len(values)], self._config.pooling, layout_of(self.input))
+        return vectors.astype(np.float32, copy=False)
+
+    def _run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        ort_value = import_runtime().OrtValue
+        given = {
+            name: ort_value.ortvalue_from_numpy_with_onnx_type(value.view(np.uint16), _BFLOAT16)
+            if value.dtype.name == "bfloat16"
+            else ort_value.ortvalue_from_numpy(np.ascontiguousarray(value))
+            for name, value in feeds.items()
+        }
+        (result,) = self._session.run_with_ort_values([self._wiring.output_name], given)
+        return _as_array(result)
+
+
+def _as_array(value: Any) -> np.ndarray:
+    if value.element_type() != _BFLOAT16:
+        array: np.ndarray = value.numpy()
+        return array
+    # NumPy has no such type, so ONNX Runtime does not convert it.
+    bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(bits, float_type("bfloat16")).reshape(value.shape())
