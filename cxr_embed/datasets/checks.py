@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,9 +14,7 @@ from cxr_embed.datasets.findings import Finding
 from cxr_embed.elements import dicom_id_of
 from cxr_embed.embeddings.record_decoder import RecordDecoder, WrongSize
 from cxr_embed.embeddings.record_files import read_files, record_name, row_bytes
-from cxr_embed.records import BadRecord, decode_record, unframe
-
-_FIRST_RECORDS = 100
+from cxr_embed.records import BadRecord, unframe
 
 
 class Seen(NamedTuple):
@@ -34,20 +31,6 @@ class Checked(NamedTuple):
 
     seen: list[Seen]
     findings: list[Finding]
-
-
-def usual_size(folder: str, paths: Sequence[str]) -> int:
-    """Returns the most common number of floats in the first records; 0 if none is valid."""
-    sizes: Counter[int] = Counter()
-    for path in paths:
-        try:
-            data = storage.read_bytes(storage.join(folder, path))
-            sizes[len(decode_record(data).embedding)] += 1
-        except (BadRecord, OSError):
-            continue
-        if sizes.total() == _FIRST_RECORDS:
-            break
-    return sizes.most_common(1)[0][0] if sizes else 0
 
 
 def check_records(

@@ -11,12 +11,13 @@ import numpy as np
 from cxr_embed import storage
 from cxr_embed.datasets import inputs
 from cxr_embed.datasets.card import read_manifests
-from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare, usual_size
+from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER
 from cxr_embed.embeddings.opening import is_embedding_file, open_parts
 from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME
+from cxr_embed.embeddings.record_files import usual_size
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import OutputConfig, differences, read_output_config
 
@@ -169,7 +170,11 @@ class _Checker:
         records = self._there.records
         if not records:
             return []
-        size = self._config.embedding_size if self._config else usual_size(self._path, records)
+        size = (
+            self._config.embedding_size
+            if self._config
+            else usual_size(storage.join(self._path, record) for record in records)
+        )
         step = _RECORDS_AT_A_TIME
         chunks = [records[i : i + step] for i in range(0, len(records), step)]
         seen: list[Seen] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from cxr_embed.embeddings.joining import NO_LABEL, ImageIndex, Source, join_labe
 from cxr_embed.embeddings.mimic_paths import mimic_ids
 from cxr_embed.embeddings.opening import open_parts
 from cxr_embed.embeddings.parts import Filtered, Part, read_parts
-from cxr_embed.embeddings.vectors import normalise
+from cxr_embed.embeddings.vectors import allocate, normalise
 from cxr_embed.errors import UsageError
 from cxr_embed.records import utf8_text
 
@@ -257,7 +256,7 @@ def load_embeddings(
         parts: list[Part] = list(found.parts)
         if wanted is not None:
             parts = [Filtered(part, wanted) for part in parts]
-        values = _allocate(sum(part.rows for part in parts), found.embedding_size)
+        values = allocate(sum(part.rows for part in parts), found.embedding_size)
         dicom_ids, image_ids = read_parts(parts, values)
     if wanted is not None and missing == "error":
         absent = sorted(wanted.difference(dicom_ids))
@@ -267,16 +266,3 @@ def load_embeddings(
                 f"{absent[0]}; missing='ignore' leaves them out"
             )
     return Embeddings(dicom_ids, image_ids, values)
-
-
-def _allocate(rows: int, columns: int) -> np.ndarray:
-    """Returns an uninitialised matrix; a large one on huge pages, which are filled twice as fast.
-
-    With pages of 4 KB, the first touch of each costs more than what is then copied into it.
-    """
-    size = 4 * rows * columns
-    if size < 1 << 22 or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return np.empty((rows, columns), np.float32)
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    pages.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(pages, np.float32).reshape(rows, columns)

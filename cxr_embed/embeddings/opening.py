@@ -35,10 +35,10 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
     Raises:
         UsageError: nothing there, or it cannot be used.
     """
-    files = sorted(_embedding_files(path))
+    files = sorted(embedding_files(path))
     is_file = len(files) == 1 and is_embedding_file(path)
     names = [path] if is_file else [storage.join(path, file) for file in files]
-    kinds = {_kind(name) for name in names}
+    kinds = {kind_of(name) for name in names}
     if not names:
         raise UsageError(
             f"no embeddings in {path}: neither {RECORD_SUFFIX} nor {PARQUET_SUFFIX} nor "
@@ -64,7 +64,7 @@ def _packed_parts(path: str, kind: str, files: list[str]) -> Parts:
     return shard_parts(path, files)
 
 
-def _embedding_files(path: str) -> Iterator[str]:
+def embedding_files(path: str) -> Iterator[str]:
     """Yields the files that may hold embeddings: below `path`, or the name of `path` itself."""
     if is_embedding_file(path):
         yield path.rpartition("/")[2]
@@ -84,7 +84,8 @@ def is_embedding_file(path: str) -> bool:
     return storage.exists(path) if storage.is_remote(path) else Path(path).is_file()
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """Returns the kind of a file of embeddings, by its name; see `Parts`."""
     if name.endswith(PARQUET_SUFFIX):
         return "parquet"
     if name.endswith(NPZ_SUFFIX):

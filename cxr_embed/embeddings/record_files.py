@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from cxr_embed.records import BadRecord, decode_record
 
 ROWS_PER_PART = 1024
 _DOWNLOADS = 16
+_FIRST_RECORDS = 100
 _AT_ONCE = 1 << 16
 
 
@@ -43,6 +45,19 @@ def record_parts(path: str, names: Sequence[str], ids: Collection[str] | None = 
         names = [name for name in names if record_name(name) in wanted]
     chunks = [names[i : i + ROWS_PER_PART] for i in range(0, len(names), ROWS_PER_PART)]
     return Parts(path, "records", size, [RecordFiles(chunk, size, names[0]) for chunk in chunks])
+
+
+def usual_size(names: Iterable[str]) -> int:
+    """Returns the most common number of floats in the first valid records; 0 if none is valid."""
+    sizes: Counter[int] = Counter()
+    for name in names:
+        try:
+            sizes[_embedding_size(name)] += 1
+        except UsageError:
+            continue
+        if sizes.total() == _FIRST_RECORDS:
+            break
+    return sizes.most_common(1)[0][0] if sizes else 0
 
 
 def _embedding_size(name: str) -> int:

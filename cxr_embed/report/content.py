@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cxr_embed import __version__
-from cxr_embed.embeddings import neighbours as search
-from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+from cxr_embed.embeddings.collection import Embeddings
 from cxr_embed.errors import UsageError
-from cxr_embed.report import duplicates, maps, oddities
+from cxr_embed.report import maps, oddities
 from cxr_embed.report.colouring import Colouring, colour
 from cxr_embed.report.header_statistics import VIEW, count
 from cxr_embed.report.label_columns import LabelColumns, read_label_columns
+from cxr_embed.report.source import Source, read_source
+from cxr_embed.report.space import Space, measure
 from cxr_embed.report.thumbnails import Look, look_at_all
 from cxr_embed.runs import history as run_history
-from cxr_embed.runs.fingerprint import OutputConfig, read_output_config
 
 MAPS = ("auto", "pca", "umap")
 
@@ -28,9 +28,6 @@ SHOWN_ODDITIES = 24
 SHOWN_GROUPS = 24
 SHOWN_OF_GROUP = 6
 SHOWN_FARTHEST = 6
-
-# Number of random pairs for the histogram of cosines.
-_PAIRS = 20_000
 
 _COLUMNS_AT_MOST = 40
 
@@ -69,17 +66,9 @@ class Report:
         settings: the user's settings.
         made: time of the report.
         version: version of this program.
-        embeddings: all embeddings of the output.
-        config: the output's config; None if it does not exist.
-        runs: the runs of the output, the oldest first.
-        ends: the latest outcome of each image.
+        source: what was read of the output.
         paces: speed of runs over time.
-        lengths: Euclidean lengths of the embeddings, float32 of shape (n,).
-        cosines: float32 of shape (2, m): cosines of random pairs before and after subtracting the
-            mean of all.
-        components: principal components of the embeddings.
-        closeness: nearest neighbours of the embeddings.
-        groups: near-duplicates.
+        space: measurements of the embeddings; None if there are none.
         oddities: codes by row.
         looks: pictures and headers of images, by row.
         headers: counts of header values.
@@ -92,16 +81,9 @@ class Report:
     settings: ReportSettings
     made: datetime.datetime
     version: str
-    embeddings: Embeddings
-    config: OutputConfig | None
-    runs: list[run_history.Run]
-    ends: run_history.Ends
+    source: Source
     paces: list[run_history.Pace]
-    lengths: np.ndarray
-    cosines: np.ndarray
-    components: maps.PrincipalComponents
-    closeness: duplicates.Closeness
-    groups: list[duplicates.Group]
+    space: Space | None = None
     oddities: dict[int, list[str]] = field(default_factory=dict)
     looks: dict[int, Look] = field(default_factory=dict)
     headers: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
@@ -111,21 +93,21 @@ class Report:
     labels: LabelColumns | None = None
 
     @property
+    def embeddings(self) -> Embeddings:
+        """The usable embeddings."""
+        return self.source.embeddings
+
+    @property
     def rendering(self) -> str:
         """The rendering of the run."""
-        return str(self.config.fingerprint.get("rendering", "")) if self.config else ""
+        config = self.source.config
+        return str(config.fingerprint.get("rendering", "")) if config else ""
 
     @property
     def main_run(self) -> run_history.Run | None:
         """The run that embedded the most images, the latest of equals; None if none did."""
-        counted = [(run.count("embedded") or 0, run.run_id, run) for run in self.runs]
+        counted = [(run.count("embedded") or 0, run.run_id, run) for run in self.source.runs]
         return max((run for run in counted if run[0]), default=(0, "", None))[2]
-
-    @property
-    def farthest(self) -> list[int]:
-        """Rows with the lowest similarity to their nearest neighbours, the lowest first."""
-        order = np.argsort(self.closeness.mean_similarities, kind="stable")[:SHOWN_FARTHEST]
-        return [int(row) for row in self.closeness.rows[order]]
 
 
 def make_report(settings: ReportSettings, log: Callable[[str], None], watch: Watch) -> Report:
@@ -137,42 +119,34 @@ def make_report(settings: ReportSettings, log: Callable[[str], None], watch: Wat
         watch: gets (description, number of items, items), displays progress, yields the items.
 
     Raises:
-        UsageError: the output has no embeddings, or the labels or flags do not match it.
+        UsageError: there is no output, or the labels or flags do not match it.
     """
     path = settings.input_path
     if settings.maps == "umap" and not maps.has_umap():
         raise UsageError("--map=umap: UMAP is not installed: pip install 'cxr-embed[explore]'")
-    embeddings = load_embeddings(path)
-    values = embeddings.values
-    log(f"{len(embeddings)} embeddings of {values.shape[1]} floats in {path}")
+    source = read_source(path)
+    embeddings = source.embeddings
+    log(f"{len(embeddings)} embeddings of {embeddings.values.shape[1]} floats in {path}")
+    for notice in source.notices:
+        log(notice)
     labels = None
-    if settings.labels_csv:
+    if settings.labels_csv and len(embeddings):
         labels = read_label_columns(settings.labels_csv, embeddings.ids, embeddings.image_ids)
     _check_colour(settings.colour_by, labels)
-    components = maps.principal_components(values, settings.seed)
-    closeness = duplicates.find_closest(values, components.centre, settings.seed)
-    runs = run_history.read_runs(path)
     report = Report(
         settings=settings,
         made=datetime.datetime.now(datetime.UTC),
         version=__version__,
-        embeddings=embeddings,
-        config=read_output_config(path),
-        runs=runs,
-        ends=run_history.read_ends(runs),
-        paces=run_history.paces(runs, run_history.record_times(path)),
-        lengths=search.lengths(values),
-        cosines=_cosines_of_pairs(values, components.centre, settings.seed),
-        components=components,
-        closeness=closeness,
-        groups=duplicates.group_duplicates(
-            closeness, settings.duplicate_similarity, duplicates.identical_rows(values)
-        ),
+        source=source,
+        paces=run_history.paces(source.runs, run_history.record_times(path)),
         labels=labels,
     )
-    _look(report, watch)
-    _find_oddities(report)
-    _compute_maps(report, log)
+    if len(embeddings):
+        space = measure(embeddings.values, settings.duplicate_similarity, settings.seed)
+        report.space = space
+        _look(report, space, watch)
+        _find_oddities(report, space)
+        _compute_maps(report, space, log)
     return report
 
 
@@ -182,36 +156,21 @@ def _check_colour(wanted: str | None, labels: LabelColumns | None) -> None:
         raise UsageError(f"--colour_by {wanted}: pass one of {', '.join(known)}")
 
 
-def _cosines_of_pairs(values: np.ndarray, centre: np.ndarray, seed: int) -> np.ndarray:
-    """Returns cosines of random pairs of rows, before and after subtracting the mean."""
-    total = len(values)
-    if total < 2:
-        return np.empty((2, 0), np.float32)
-    random = np.random.default_rng(seed)
-    pairs = min(_PAIRS, total * (total - 1) // 2)
-    first = random.integers(0, total, pairs)
-    second = (first + random.integers(1, total, pairs)) % total
-    found = np.empty((2, pairs), np.float32)
-    for start in range(0, pairs, search.BLOCK_ROWS):
-        part = slice(start, start + search.BLOCK_ROWS)
-        one, other = values[first[part]], values[second[part]]
-        for row, origin in enumerate((None, centre)):
-            found[row, part] = np.einsum(
-                "ij,ij->i", search.unit(one, origin), search.unit(other, origin)
-            )
-    return found
-
-
-def _look(report: Report, watch: Watch) -> None:
+def _look(report: Report, space: Space, watch: Watch) -> None:
     """Reads the images that the page shows: a random sample, far images and near-duplicates."""
     if not report.settings.images:
         return
     total = len(report.embeddings)
     random = np.random.default_rng(report.settings.seed)
     sample = random.choice(total, min(report.settings.images, total), replace=False)
-    in_groups = [row for g in report.groups[:SHOWN_GROUPS] for row in g.rows[:SHOWN_OF_GROUP]]
-    far = report.closeness.rows[oddities.far_from_others(report.closeness.mean_similarities)]
-    wanted = [*sample.tolist(), *report.farthest, *far[:SHOWN_ODDITIES].tolist(), *in_groups]
+    in_groups = [row for g in space.groups[:SHOWN_GROUPS] for row in g.rows[:SHOWN_OF_GROUP]]
+    far = space.closeness.rows[oddities.far_from_others(space.closeness.mean_similarities)]
+    wanted = [
+        *sample.tolist(),
+        *space.farthest(SHOWN_FARTHEST),
+        *far[:SHOWN_ODDITIES].tolist(),
+        *in_groups,
+    ]
     rows = list(dict.fromkeys(int(row) for row in wanted))
     looks = look_at_all(
         [report.embeddings.image_ids[row] for row in rows],
@@ -223,21 +182,21 @@ def _look(report: Report, watch: Watch) -> None:
     report.headers = count(look.header for look in looks[: len(sample)])
 
 
-def _find_oddities(report: Report) -> None:
+def _find_oddities(report: Report, space: Space) -> None:
     pictures = {row: look.picture for row, look in report.looks.items() if look.picture is not None}
     report.oddities = oddities.pixel_oddities(pictures)
-    is_far = oddities.far_from_others(report.closeness.mean_similarities)
-    for row in report.closeness.rows[is_far]:
+    is_far = oddities.far_from_others(space.closeness.mean_similarities)
+    for row in space.closeness.rows[is_far]:
         report.oddities.setdefault(int(row), []).append("far")
 
 
-def _compute_maps(report: Report, log: Callable[[str], None]) -> None:
+def _compute_maps(report: Report, space: Space, log: Callable[[str], None]) -> None:
     settings, total = report.settings, len(report.embeddings)
     # Images with pictures come first, so that they are always on the map.
     random = np.random.default_rng(settings.seed)
     others = random.permutation(total).tolist() if total > settings.points else range(total)
     report.plotted = list(dict.fromkeys([*report.looks, *others]))[: settings.points]
-    coordinates = report.components.project(report.embeddings.values[report.plotted])
+    coordinates = space.components.project(report.embeddings.values[report.plotted])
     flat = np.zeros((len(coordinates), 2), np.float32)
     flat[:, : min(2, coordinates.shape[1])] = coordinates[:, :2]
     report.maps = [Map("Principal components", flat)]

@@ -9,9 +9,16 @@ import numpy as np
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
 from cxr_embed.report.charts import MAP_EDGE, Histogram, histogram, place
 from cxr_embed.report.colouring import NO_VALUE
-from cxr_embed.report.content import SHOWN_GROUPS, SHOWN_ODDITIES, SHOWN_OF_GROUP, Report
+from cxr_embed.report.content import (
+    SHOWN_FARTHEST,
+    SHOWN_GROUPS,
+    SHOWN_ODDITIES,
+    SHOWN_OF_GROUP,
+    Report,
+)
 from cxr_embed.report.oddities import LEAST_PICTURES, ODDITIES
 from cxr_embed.report.page import render
+from cxr_embed.report.space import Space
 from cxr_embed.report.thumbnails import NOT_LOOKED_AT, Picture
 
 _SHOWN_SIZES = 8
@@ -31,17 +38,18 @@ def draw_report(report: Report) -> bytes:
         "report/templates/report.html.j2",
         report=report,
         embeddings=report.embeddings,
-        ends=report.ends,
+        source=report.source,
+        ends=report.source.ends,
+        space=report.space,
         **_runs(report),
         **_inputs(report),
-        **_space(report),
         **_maps(report),
-        **_pictures(report),
+        **(_space(report, report.space) | _pictures(report, report.space) if report.space else {}),
     )
 
 
 def _runs(report: Report) -> dict[str, Any]:
-    ends, run = report.ends, report.main_run
+    ends, run = report.source.ends, report.main_run
     skipped = {code: ("", meaning) for code, meaning in SKIP_REASONS.items()}
     return {
         "settings": _settings(report),
@@ -64,12 +72,12 @@ def _runs(report: Report) -> dict[str, Any]:
 
 def _settings(report: Report) -> list[tuple[str, object, bool]]:
     """Returns name, value and whether the value is code; empty if the settings are unknown."""
-    if report.config is None:
+    if report.source.config is None:
         return []
-    made = report.config.fingerprint
+    made = report.source.config.fingerprint
     sha256 = made.get("model_sha256")
     model = next(
-        (r.manifest.get("model_path") for r in reversed(report.runs)
+        (r.manifest.get("model_path") for r in reversed(report.source.runs)
          if r.fingerprint.get("model_sha256") == sha256), None,
     )  # fmt: skip
     config, decoders = made.get("model_config"), made.get("decoders")
@@ -90,7 +98,7 @@ def _settings(report: Report) -> list[tuple[str, object, bool]]:
 
 
 def _inputs(report: Report) -> dict[str, Any]:
-    sizes = report.ends.sizes()
+    sizes = report.source.ends.sizes()
     longer = np.array([max(size) for size in sizes], np.float64)
     return {
         "warnings": WARNINGS,
@@ -106,12 +114,12 @@ def _inputs(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _space(report: Report) -> dict[str, Any]:
-    plain, centred = report.cosines
+def _space(report: Report, space: Space) -> dict[str, Any]:
+    plain, centred = space.cosines
     return {
-        "lengths": np.percentile(report.lengths, (1, 50, 99)),
+        "lengths": np.percentile(space.lengths, (1, 50, 99)),
         "length_chart": _histogram_of(
-            report.lengths, across="length of the embedding", up="images",
+            space.lengths, across="length of the embedding", up="images",
             label=f"Euclidean lengths of {len(report.embeddings):,} embeddings",
         ),
         "median_cosine": np.median(plain) if plain.size else None,
@@ -152,8 +160,8 @@ def _maps(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _pictures(report: Report) -> dict[str, Any]:
-    embeddings, similarities = report.embeddings, report.closeness.mean_similarities
+def _pictures(report: Report, space: Space) -> dict[str, Any]:
+    embeddings, similarities = report.embeddings, space.closeness.mean_similarities
     order = list(ODDITIES)
     odd = sorted(report.oddities.items(), key=lambda item: (order.index(item[1][0]), item))
 
@@ -161,14 +169,14 @@ def _pictures(report: Report) -> dict[str, Any]:
         look = report.looks.get(row, NOT_LOOKED_AT)
         return Picture(row, embeddings.ids[row], embeddings.image_ids[row], look)
 
-    similarity_of = dict(zip(report.closeness.rows.tolist(), similarities.tolist(), strict=True))
+    similarity_of = dict(zip(space.closeness.rows.tolist(), similarities.tolist(), strict=True))
     return {
         "pictures": [picture(row) for row in sorted(report.looks)],
         "seen": sum(look.picture is not None for look in report.looks.values()),
         "least_pictures": LEAST_PICTURES,
         "groups": [
             (group, [(picture(row), ()) for row in group.rows[:SHOWN_OF_GROUP]])
-            for group in report.groups[:SHOWN_GROUPS]
+            for group in space.groups[:SHOWN_GROUPS]
         ],
         "odd": [
             (picture(row), [f"{code.replace('_', ' by ')}?" for code in codes])
@@ -178,6 +186,6 @@ def _pictures(report: Report) -> dict[str, Any]:
         "median_similarity": sorted(similarities)[len(similarities) // 2],
         "farthest": [
             (picture(row), [f"{similarity_of[row]:.3f}"])
-            for row in report.farthest if len(similarities) > 1
+            for row in space.farthest(SHOWN_FARTHEST) if len(similarities) > 1
         ],
     }  # fmt: skip

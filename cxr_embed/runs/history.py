@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
+import math
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -42,8 +44,8 @@ class Run:
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, dict):
-            return sum(part for part in value.values() if isinstance(part, int | float))
-        return value if isinstance(value, int | float) else None
+            return sum(part for part in value.values() if _is_finite(part))
+        return value if _is_finite(value) else None
 
     def count(self, outcome: str) -> int | None:
         """Returns the manifest's number of images with an outcome; None if it has none."""
@@ -134,7 +136,7 @@ def read_ends(runs: list[Run]) -> Ends:
 
 def _end(kind: str, row: dict[str, str]) -> End:
     return End(
-        kind, row["dicom_id"], row.get("reason", ""), row.get("detail", ""),
+        kind, row.get("dicom_id", ""), row.get("reason", ""), row.get("detail", ""),
         _number(row.get("rows")), _number(row.get("columns")), row.get("warnings", ""),
     )  # fmt: skip
 
@@ -163,11 +165,11 @@ def record_times(output_path: str) -> np.ndarray:
     """Returns the records' modification times in seconds since 1970; empty for gs:// outputs."""
     if storage.is_remote(output_path) or not Path(output_path).is_dir():
         return np.empty(0)
-    times = [
-        Path(output_path, entry.path).stat().st_mtime
-        for entry in storage.list_files(output_path)
-        if entry.path.endswith(RECORD_SUFFIX)
-    ]
+    times = []
+    for path in storage.list_paths(output_path):
+        if path.endswith(RECORD_SUFFIX):
+            with contextlib.suppress(OSError):  # removed meanwhile, or a dangling link
+                times.append(Path(output_path, path).stat().st_mtime)
     return np.array(times)
 
 
@@ -199,6 +201,10 @@ def paces(runs: list[Run], times: np.ndarray, *, most: int = 3, least: int = 20)
         found.append((len(own), Pace(run.run_id, edges, counts)))
     found.sort(key=lambda item: -item[0])
     return sorted((pace for _, pace in found[:most]), key=lambda pace: pace.run_id)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _time(text: Any) -> datetime.datetime | None:

@@ -78,7 +78,7 @@ def test_nothing_but_records(tell: Any, output: Output, tmp_path: Path) -> None:
     words = words_of(tmp_path / "r.html")
     assert "it is unknown how these embeddings were made" in words
     assert "Pictures are turned off" in words
-    assert "There is no manifest of a run" in words
+    assert "There are only records: no run tables and no settings" in words
 
 
 def test_inputs_that_are_gone(tell: Any, output: Output, tmp_path: Path) -> None:
