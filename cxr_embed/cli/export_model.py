@@ -1,4 +1,4 @@
-"""`cxr-embed export-model`: writes the reference network as a SavedModel."""
+"""`cxr-embed export-model`: writes the reference network as a SavedModel or ONNX graph."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from cxr_embed.efficientnet.architecture import ARCHITECTURES
 from cxr_embed.errors import UsageError
 
 USAGE = """\
-Writes an EfficientNet as a TensorFlow SavedModel: batch norm folded, each weight once, signatures
-for images and for serialized tf.Examples.
+Writes an EfficientNet as a TensorFlow SavedModel (batch norm folded, each weight once, signatures
+for images and for serialized tf.Examples) or as an ONNX graph for images.
 
   cxr-embed export-model --output DIR [flags]"""
 
@@ -21,6 +21,11 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "architecture", "efficientnet-l2", list(ARCHITECTURES), "which network", flag_values=values
     )
+    flags.DEFINE_enum(
+        "format", "saved_model", ["saved_model", "onnx"],
+        "onnx: model.onnx and its weights beside it, for ONNX Runtime (extra onnx)",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_integer(
         "image_size", 0, "rows and columns of its input; 0 is the architecture's own",
         lower_bound=0, flag_values=values,
@@ -56,6 +61,7 @@ def main(arguments: list[str]) -> int:
         weights=values.weights,
         seed=values.seed,
         overwrite=values.overwrite,
+        format=values.format,
     )
     trained = "trained" if report.trained else "untrained, of no clinical meaning"
     print(

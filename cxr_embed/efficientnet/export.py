@@ -1,4 +1,4 @@
-"""Exports the reference network as a SavedModel that runs without this package."""
+"""Exports the reference network as a SavedModel or ONNX graph that runs without this package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from cxr_embed.efficientnet.architecture import (
     Architecture,
     folded_parameter_count,
 )
+from cxr_embed.efficientnet.onnx_file import GRAPH_FILE, write_onnx
 from cxr_embed.efficientnet.weights import Weights, orthogonal_projection, random_weights
 from cxr_embed.errors import UsageError, one_line
+from cxr_embed.models.onnx.graph_file import import_onnx
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
 DESCRIPTION_FILE = "cxr_embed_model.json"
 RANDOM = "random"
+SAVED_MODEL, ONNX = FORMATS = ("saved_model", "onnx")
 
 # The network has five strides of two: below 32 pixels the head would see only padding.
 _SMALLEST_IMAGE = 32
@@ -44,7 +47,7 @@ class ExportReport:
     """Result of an export.
 
     Attributes:
-        path: The SavedModel's folder.
+        path: The model's folder.
         architecture: Name of the network.
         image_size: Side of its square input in pixels.
         embedding_size: Floats in an embedding.
@@ -73,15 +76,20 @@ def export_model(
     weights: str | os.PathLike[str] = RANDOM,
     seed: int = 0,
     overwrite: bool = False,
+    format: str = SAVED_MODEL,
 ) -> ExportReport:
-    """Exports an EfficientNet that embeds radiographs as a SavedModel.
+    """Exports an EfficientNet that embeds radiographs as a SavedModel or as an ONNX graph.
 
-    Its signatures accept any batch size. With H = W = `image_size` and N = the embedding size:
+    A SavedModel's signatures accept any batch size. With H = W = `image_size` and N = the embedding
+    size:
 
     - `serving_default`: `image` float32 [?, H, W, 3], pixels in 0..1 → `embedding` float32 [?, N];
     - `serialized_example`: `input_example` string [?], each a `tf.Example` whose `image/encoded`
       is a grey PNG of 8 or 16 bits and any size → `embedding`. The PNG is scaled by the full range
       of its dtype and resized to H x W (bilinear, antialiased, without keeping its aspect ratio).
+
+    An ONNX graph is `model.onnx` and `model.onnx.data` in the folder. It has the input `image` and
+    the output `embedding` of `serving_default`.
 
     The folder appears atomically. The same arguments give bit-identical variables on the same type
     of processor. `saved_model.pb` may differ in the numbers of its functions, and `fingerprint.pb`
@@ -96,6 +104,7 @@ def export_model(
         weights: `random`, or a file of trained weights; see `checkpoints.read_weights`.
         seed: seed of random weights and of the projection.
         overwrite: replace an existing model. A folder that is not a model is never replaced.
+        format: one of `FORMATS`.
 
     Returns:
         The result of the export.
@@ -105,29 +114,20 @@ def export_model(
             cannot be written, or the disk is too full.
     """
     started = time.monotonic()
-    network = _check_arguments(architecture, image_size, embedding_size)
+    network = _check_arguments(architecture, image_size, embedding_size, format)
     image_size = image_size or network.image_size
     output = Path(output_dir)
     _check_output(output, overwrite=overwrite)
 
     parameters = folded_parameter_count(network, embedding_size)
     with _whole_or_nothing(output, parameters, overwrite=overwrite) as folder:
-        module, source = _build(network, image_size, embedding_size, os.fspath(weights), seed)
-        _save(module, folder)
-        description = {
-            "architecture": architecture,
-            "image_size": image_size,
-            "embedding_size": embedding_size or network.features,
-            "weights": source.source,
-            "trained": source.trained,
-            "seed": seed,
-            "normalisation": {
-                "mean": source.architecture.normalisation.mean,
-                "std": source.architecture.normalisation.std,
-            },
-            "note": "" if source.trained else _NO_MEANING,
-            "cxr_embed_version": _own_version(),
-        }
+        source = _read_weights(network, image_size, os.fspath(weights), seed)
+        _fit_projection(source, embedding_size, seed)
+        description = _describe(source, image_size, embedding_size, seed)
+        if format == ONNX:
+            write_onnx(folder, source.architecture, source.arrays, image_size, description)
+        else:
+            _save(source, image_size, folder)
         text = json.dumps(description, indent=2) + "\n"
         (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
 
@@ -143,7 +143,28 @@ def export_model(
     )
 
 
-def _check_arguments(architecture: str, image_size: int, embedding_size: int) -> Architecture:
+def _describe(source: Weights, image_size: int, embedding_size: int, seed: int) -> dict[str, Any]:
+    network = source.architecture
+    return {
+        "architecture": network.name,
+        "image_size": image_size,
+        "embedding_size": embedding_size or network.features,
+        "weights": source.source,
+        "trained": source.trained,
+        "seed": seed,
+        "normalisation": {"mean": network.normalisation.mean, "std": network.normalisation.std},
+        "note": "" if source.trained else _NO_MEANING,
+        "cxr_embed_version": _own_version(),
+    }
+
+
+def _check_arguments(
+    architecture: str, image_size: int, embedding_size: int, format: str
+) -> Architecture:
+    if format not in FORMATS:
+        raise UsageError(f"--format {format} is not known: pass one of {', '.join(FORMATS)}")
+    if format == ONNX:
+        import_onnx()
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UsageError(f"--architecture {architecture} is not known: pass one of {known}")
@@ -161,6 +182,8 @@ def _check_arguments(architecture: str, image_size: int, embedding_size: int) ->
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.suffix == ".onnx" and not output.is_dir():
+        raise UsageError(f"--output {output}: pass a folder; it will hold {GRAPH_FILE}")
     if str(output).startswith("gs:/"):
         raise UsageError(f"--output {output}: export to a local folder, then copy it to the bucket")
     if not os.path.lexists(output):
@@ -168,7 +191,7 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise UsageError(f"--output {output} exists: pass another folder, or --overwrite")
     # A mistyped path must not delete a folder that is not a model.
-    is_model = (output / "saved_model.pb").is_file()
+    is_model = any((output / name).is_file() for name in ("saved_model.pb", GRAPH_FILE))
     if not output.is_dir() or not (is_model or not any(output.iterdir())):
         raise UsageError(
             f"--output {output} exists and is not a model, so it is not overwritten: "
@@ -219,24 +242,13 @@ def _take_place(partial: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _build(
-    network: Architecture, image_size: int, embedding_size: int, weights: str, seed: int
-) -> tuple[Any, Weights]:
-    """Returns the module to save and its weights, whose arrays have been consumed."""
-    tf = import_tensorflow()
-    # Calls of the exported graph are not in this scope, so that it can run on any device.
-    with tf.device("/CPU:0"):
-        if weights == RANDOM:
-            source = random_weights(network, image_size=image_size, seed=seed)
-        else:
-            from cxr_embed.efficientnet.checkpoints import read_weights
+def _read_weights(network: Architecture, image_size: int, weights: str, seed: int) -> Weights:
+    if weights == RANDOM:
+        with import_tensorflow().device("/CPU:0"):
+            return random_weights(network, image_size=image_size, seed=seed)
+    from cxr_embed.efficientnet.checkpoints import read_weights
 
-            source = read_weights(Path(weights), network)
-        _fit_projection(source, embedding_size, seed)
-
-        from cxr_embed.efficientnet.servable import EmbeddingModule
-
-        return EmbeddingModule(source.architecture, source.arrays, image_size), source
+    return read_weights(Path(weights), network)
 
 
 def _fit_projection(source: Weights, size: int, seed: int) -> None:
@@ -253,8 +265,14 @@ def _fit_projection(source: Weights, size: int, seed: int) -> None:
         source.arrays[EMBEDDING_KERNEL] = made
 
 
-def _save(module: Any, folder: Path) -> None:
+def _save(source: Weights, image_size: int, folder: Path) -> None:
+    """Saves a network as a SavedModel, which consumes its arrays."""
     tf = import_tensorflow()
+    from cxr_embed.efficientnet.servable import EmbeddingModule
+
+    # Calls of the exported graph are not in this scope, so that it can run on any device.
+    with tf.device("/CPU:0"):
+        module = EmbeddingModule(source.architecture, source.arrays, image_size)
     signatures = {
         "serving_default": module.embed_images,
         "serialized_example": module.embed_examples,

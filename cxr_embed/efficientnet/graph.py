@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from cxr_embed.efficientnet.architecture import (
     EMBEDDING_KERNEL,
-    NORM_PARTS,
     Architecture,
     Block,
-    Convolution,
     convolutions,
     expand_blocks,
 )
+from cxr_embed.efficientnet.folding import fold
+from cxr_embed.efficientnet.weights import FloatArray
 
-FloatArray = npt.NDArray[np.float32]
 # TensorFlow has no type annotations for mypy.
 Tensor = Any
 
@@ -126,7 +123,7 @@ class FoldedEfficientNet(tf.Module):
         self._kernels: list[Tensor] = []
         self._biases: list[Tensor] = []
         for item in self._convolutions.values():
-            kernel, bias = _fold(item, weights, architecture.norm_epsilon)
+            kernel, bias = fold(item, weights, architecture.norm_epsilon)
             self._kernels.append(tf.Variable(kernel, trainable=False, name=f"{item.name}/kernel"))
             self._biases.append(tf.Variable(bias, trainable=False, name=f"{item.name}/bias"))
         self._embedding = None
@@ -147,20 +144,3 @@ class FoldedEfficientNet(tf.Module):
         # Not tf.nn.bias_add: oneDNN would fuse bias and swish into pointwise convolutions, which
         # then take more than twice the time (TensorFlow 2.21, AVX2).
         return flow + self._biases[place]
-
-
-def _fold(
-    item: Convolution, weights: MutableMapping[str, FloatArray], epsilon: float
-) -> tuple[FloatArray, FloatArray]:
-    """Removes one convolution's weights from `weights` and returns its folded kernel and bias."""
-    kernel = weights.pop(f"{item.name}/kernel")
-    if not item.normalised:
-        return kernel, weights.pop(f"{item.name}/bias")
-    gamma, beta, mean, variance = (
-        weights.pop(f"{item.name}/norm/{part}").astype(np.float64) for part in NORM_PARTS
-    )
-    scale = gamma / np.sqrt(variance + epsilon)
-    # The channels of a depthwise kernel are the last but one axis.
-    along = scale[:, np.newaxis] if item.depthwise else scale
-    folded = kernel * along.astype(np.float32)
-    return folded, (beta - mean * scale).astype(np.float32)

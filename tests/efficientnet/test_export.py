@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,13 @@ import cv2
 import numpy as np
 import pytest
 
+from cxr_embed import models
 from cxr_embed.efficientnet import export
 from cxr_embed.efficientnet.architecture import ARCHITECTURES, folded_parameter_count
 from cxr_embed.efficientnet.export import DESCRIPTION_FILE, export_model
 from cxr_embed.errors import UsageError
+from cxr_embed.models import ModelSettings
+from cxr_embed.models.fit import ModelInput
 
 B0 = ARCHITECTURES["efficientnet-b0"]
 SIZE = 64
@@ -194,12 +198,11 @@ def test_without_projection_it_gives_the_pooled_features(tmp_path: Path) -> None
 def test_an_interrupted_export_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def stop(module: Any, folder: Path) -> None:
+    def stop(source: Any, image_size: int, folder: Path) -> None:
         (folder / "variables").mkdir()
         (folder / "variables" / "half").write_bytes(b"1234")
         raise error
 
-    monkeypatch.setattr(export, "_build", lambda *_: (None, None))
     monkeypatch.setattr(export, "_save", stop)
     with pytest.raises(type(error)):
         export_model(tmp_path / "new" / "model", **small)
@@ -209,7 +212,7 @@ def test_an_interrupted_export_leaves_nothing_behind(
 def test_an_existing_folder_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_build", lambda *_: pytest.fail("it went to work"))
+    monkeypatch.setattr(export, "_read_weights", lambda *_: pytest.fail("it went to work"))
     (tmp_path / "model").mkdir()
     with pytest.raises(UsageError, match=r"exists: pass another folder, or --overwrite"):
         export_model(tmp_path / "model", **small)
@@ -239,7 +242,7 @@ def test_a_failed_overwrite_keeps_the_old_model(
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "saved_model.pb").write_bytes(b"old")
-    monkeypatch.setattr(export, "_build", lambda *_: 1 / 0)
+    monkeypatch.setattr(export, "_read_weights", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_model(folder, **small, overwrite=True)
     assert files_in(tmp_path) == ["model"]
@@ -253,6 +256,7 @@ def test_a_failed_overwrite_keeps_the_old_model(
         ({"image_size": 16}, "image_size 16 is out of range"),
         ({"image_size": -1}, "image_size -1 is out of range"),
         ({"embedding_size": -5}, "embedding_size -5 is out of range"),
+        ({"format": "tflite"}, "format tflite is not known: pass one of saved_model, onnx"),
         ({"weights": "/nowhere/l2.safetensors"}, "/nowhere/l2.safetensors: no such file"),
     ],
 )
@@ -283,3 +287,71 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="cannot be written"):
         export_model(tmp_path / "file" / "model", **small)
+
+
+class TestOnnx:
+    @pytest.fixture(scope="class")
+    def graph(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("onnx") / "b0"
+        export_model(folder, architecture="efficientnet-b0", image_size=SIZE, format="onnx")
+        return folder
+
+    def test_it_gives_what_the_saved_model_gives(self, graph: Path, embed_images: Any) -> None:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(graph / "model.onnx")
+        images = radiographs(3)
+        (found,) = session.run(["embedding"], {"image": images})
+        expected = embed_images(images)
+        assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+    @pytest.mark.parametrize("size", [64, 75])
+    def test_odd_and_even_sizes_and_relu6(self, tmp_path: Path, size: int) -> None:
+        arguments = {"architecture": "efficientnet-lite0", "image_size": size, "embedding_size": 0}
+        vectors = []
+        for format_ in export.FORMATS:
+            export_model(tmp_path / format_, format=format_, **arguments)
+            model = models.load(ModelSettings(str(tmp_path / format_)))
+            vectors.append(model.embed(radiographs(1, size)))
+        assert vectors[0].shape == (1, 1280)
+        assert np.abs(vectors[1] - vectors[0]).max() <= 1e-4 * np.abs(vectors[0]).max()
+
+    def test_the_main_job_takes_its_folder(self, graph: Path) -> None:
+        model = models.load(ModelSettings(str(graph)))
+        assert (model.input, model.embedding_size) == (ModelInput(SIZE, SIZE), 4096)
+        assert model.max_batch_size is None
+
+    def test_the_graph_is_valid_and_says_what_it_is(self, graph: Path) -> None:
+        import onnx
+
+        onnx.checker.check_model(graph / "model.onnx", full_check=True)
+        stored = onnx.load(graph / "model.onnx", load_external_data=False)
+        properties = {each.key: each.value for each in stored.metadata_props}
+        description = json.loads((graph / DESCRIPTION_FILE).read_text("utf-8"))
+        assert json.loads(properties["cxr_embed"]) == description
+        assert "no clinical meaning" in description["note"]
+
+    def test_the_same_arguments_give_the_same_bytes(self, graph: Path, tmp_path: Path) -> None:
+        again = tmp_path / "again"
+        export_model(again, architecture="efficientnet-b0", image_size=SIZE, format="onnx")
+        assert files_in(again) == files_in(graph)
+        for name in files_in(graph):
+            assert (again / name).read_bytes() == (graph / name).read_bytes(), name
+
+    def test_each_weight_is_stored_once(self, graph: Path) -> None:
+        stored = sum(path.stat().st_size for path in graph.iterdir())
+        numbers = 4 * folded_parameter_count(B0, 4096)
+        # Each of the 180 weights begins at a page.
+        assert numbers <= stored <= numbers + 1_000_000
+
+    def test_the_output_is_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"b0\.onnx: pass a folder; it will hold model\.onnx"):
+            export_model(tmp_path / "b0.onnx", **small, format="onnx")
+
+    def test_without_the_extra_nothing_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnx", None)
+        with pytest.raises(UsageError, match=r"pip install 'cxr-embed\[onnx\]'"):
+            export_model(tmp_path / "model", **small, format="onnx")
+        assert files_in(tmp_path) == []
