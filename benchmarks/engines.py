@@ -1,12 +1,14 @@
-"""EfficientNet-L2 at 475 pixels on the CPU: TensorFlow and OpenVINO, float32 and bfloat16.
+"""EfficientNet-L2 at 475 pixels on the CPU: TensorFlow, OpenVINO and ONNX Runtime.
 
     make bench
     PYTHONPATH=scripts python benchmarks/engines.py [--write] [--rounds N]
 
-Each of the four runs in a process of its own, since each would keep the memory of the one before;
-they take turns, in the other direction every second round. All embed the same images, one at a
-time: the two real radiographs of pydicom-data and generated ones. The reference's batch norm is
-calibrated, so that its embeddings differ between images; how much they do stands below the table.
+TensorFlow and OpenVINO run in float32 and bfloat16, ONNX Runtime the exporter's ONNX graph of the
+same weights, which is float32. Each runs in a process of its own, since each would keep the memory
+of the one before; they take turns, in the other direction every second round. All embed the same
+images, one at a time: the two real radiographs of pydicom-data and generated ones. The reference's
+batch norm is calibrated, so that its embeddings differ between images; how much they do stands
+below the table, and so does how far ONNX Runtime is from TensorFlow.
 """
 
 from __future__ import annotations
@@ -33,12 +35,13 @@ KINDS = [
     (engine, precision)
     for engine in ("tensorflow", "openvino")
     for precision in ("float32", "bfloat16")
-]
+] + [("onnxruntime", "float32")]
 
 _GOALS = {
     ("openvino", "float32"): (1.0, 0.99999),
     ("openvino", "bfloat16"): (2.0, 0.999),
     ("tensorflow", "bfloat16"): (0.0, 0.999),
+    ("onnxruntime", "float32"): (0.0, 0.99999),
 }
 
 
@@ -82,8 +85,25 @@ def work(model_path: str, engine: str, precision: str, folder: Path) -> None:
     print(json.dumps(measured))
 
 
-def measure(model_path: str, rounds: int, folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Runs all kinds in turn; returns medians of each."""
+def export_onnx(folder: Path) -> str:
+    """Exports the reference as an ONNX graph, in a process whose memory is not measured."""
+    from cxr_embed.efficientnet import reference
+
+    program = "from cxr_embed.cli.main import run; run()"
+    command = [
+        sys.executable, "-c", program, "export-model", "--format=onnx",
+        f"--architecture={reference.ARCHITECTURE}", f"--image_size={reference.IMAGE_SIZE}",
+        f"--embedding_size={reference.EMBEDDING_SIZE}", f"--seed={reference.SEED}",
+        f"--output={folder}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    return str(folder)
+
+
+def measure(
+    model_paths: dict[str, str], rounds: int, folder: Path
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Runs all kinds in turn, each with its engine's model; returns medians of each."""
     np.save(folder / "images.npy", images())
     found: dict[tuple[str, str], list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for turn in range(rounds):
@@ -95,7 +115,7 @@ def measure(model_path: str, rounds: int, folder: Path) -> dict[tuple[str, str],
                 *kind,
                 str(folder),
                 "--model",
-                model_path,
+                model_paths[kind[0]],
             ]
             ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[kind].append(json.loads(ran.stdout.splitlines()[-1]))
@@ -135,6 +155,12 @@ def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
             notes.append(f"{kind[0]} {kind[1]}: {speed:g} x and {likeness} {met}")
     met = "met" if base["load"] <= 12 and base["peak"] <= 6 else "MISSED"
     notes.append(f"TensorFlow float32 loaded within 12 s and 6 GB: {met}")
+    onnx = found["onnxruntime", "float32"]["vectors"] - base["vectors"]
+    apart = np.abs(onnx).max() / np.abs(base["vectors"]).max()
+    notes.append(
+        f"ONNX Runtime float32 within 1e-4 of TensorFlow's largest value: {apart:.1e}, "
+        f"{'met' if apart <= 1e-4 else 'MISSED'}"
+    )
     centred = base["vectors"] - base["vectors"].mean(axis=0)
     pairs = [
         float(cosines(centred[i : i + 1], centred[j : j + 1])[0])
@@ -160,6 +186,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", help="another SavedModel of 475 x 475 than the reference")
+    parser.add_argument("--onnx_model", help="the same weights in ONNX; by default it is exported")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -170,7 +197,9 @@ def main() -> None:
 
     model = arguments.model or ensure_reference_model(print)
     with tempfile.TemporaryDirectory() as folder:
-        text = table(measure(model, arguments.rounds, Path(folder)))
+        onnx_model = arguments.onnx_model or export_onnx(Path(folder, "onnx"))
+        paths = {"tensorflow": model, "openvino": model, "onnxruntime": onnx_model}
+        text = table(measure(paths, arguments.rounds, Path(folder)))
     print(text)
     if arguments.write:
         write_section("engines", "## Engines: EfficientNet-L2, 475 x 475, batch 1\n\n" + text)

@@ -4,9 +4,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 install() { pip install --no-cache-dir --disable-pip-version-check -c constraints.txt "$@"; }
 case "${1:-cpu}" in
-  cpu) install '.[openvino]' ;;
+  cpu) install '.[openvino,onnx]' ;;
   # The extra brings CUDA's libraries; the driver is the machine's.
-  gpu) install . "tensorflow[and-cuda]" ;;
+  gpu)
+    install '.[onnx]' "tensorflow[and-cuda]"
+    # ONNX Runtime for GPUs is a package of its own, which takes the place of the other one.
+    pip uninstall --yes onnxruntime
+    install "onnxruntime-gpu==$(sed -n 's/^onnxruntime==//p' constraints.txt)"
+    ;;
   tpu)
     install .
     # TPUs have a build of their own, one release behind; it takes the place of the other one.

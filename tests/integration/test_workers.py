@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from buckets import BadLine, contents, emulator, spoken_to
 from builders import GRADIENT, make_dicom
+from onnx_graphs import save_graph
 from running import Ran, arguments_of, command, run_here
 
 from cxr_embed import storage
@@ -64,9 +65,10 @@ def run_elsewhere(
 ) -> Ran:
     """Runs the job with workers that have a cache of their own, as on another machine."""
     worker = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+    flags = {"input_path": "gs://bucket/in", "model_path": "gs://bucket/model"} | flags
     return run_here(
         capsys, *ELSEWHERE, f"--environment_config=XDG_CACHE_HOME={cache} exec {worker}",
-        input_path="gs://bucket/in", output_path=output, model_path="gs://bucket/model", **flags,
+        output_path=output, **flags,
     )  # fmt: skip
 
 
@@ -113,6 +115,32 @@ def test_workers_give_what_the_launching_process_would(
             row.pop("file_state", None)
         assert ours == theirs
         assert len(ours) == rows
+
+
+def test_workers_fetch_an_onnx_graph_with_its_data_file(
+    service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = save_graph(tmp_path / "m/model.onnx", data_file="model.onnx.data")
+    for path in graph.parent.iterdir():
+        storage.write_whole(f"gs://bucket/onnx/{path.name}", path.read_bytes())
+    flags = {"model_path": "gs://bucket/onnx/model.onnx", "limit": 3}
+    ran = run_elsewhere(capsys, "gs://bucket/onnx-out", tmp_path / "worker", **flags)
+    assert ran.status == 0, ran.err
+    assert "with onnxruntime in float32" in ran.err
+    (cached,) = (tmp_path / "worker").glob("cxr-embed/models/bucket-*")
+    assert {path.name for path in cached.iterdir()} == {"model.onnx", "model.onnx.data"}
+    here = run_here(
+        capsys, input_path="gs://bucket/in", output_path=tmp_path / "here", model_path=graph,
+        limit=3,
+    )  # fmt: skip
+    assert here.status == 0, here.err
+    found = contents("gs://bucket/onnx-out")
+    assert {n: d for n, d in found.items() if n.endswith(".tfrecord")} == {
+        path.name: path.read_bytes() for path in (tmp_path / "here").glob("*.tfrecord")
+    }
+    # The model came from another place, and is the same.
+    config = json.loads(found["_embedding_config.json"])
+    assert config == json.loads((tmp_path / "here/_embedding_config.json").read_text())
 
 
 def workers_of(launcher: int) -> list[int]:

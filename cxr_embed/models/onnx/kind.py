@@ -65,6 +65,8 @@ class OnnxKind(ModelKind):
             UsageError: it does not take one batch of images, or the settings do not fit to it.
         """
         config, facts = settings.config, read_graph(self.parts(settings)[0])
+        if settings.device == "tpu":
+            raise UsageError("--device=tpu: ONNX Runtime runs on CPUs and NVIDIA GPUs only")
         stage = _only_stage(config)
         _require_own_precision(facts, settings.precision)
         inputs = dict(facts.inputs)

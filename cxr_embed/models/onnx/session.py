@@ -42,7 +42,7 @@ def open_session(path: str, device: str, *, is_open: bool) -> tuple[Any, str]:
 
     Args:
         path: the .onnx file.
-        device: `auto`, `cpu`, `gpu` or `tpu`.
+        device: `auto`, `cpu` or `gpu`.
         is_open: whether every call may have another image size.
 
     Returns:
@@ -51,8 +51,6 @@ def open_session(path: str, device: str, *, is_open: bool) -> tuple[Any, str]:
     Raises:
         UsageError: the device is absent, or ONNX Runtime cannot load the graph.
     """
-    if device == "tpu":
-        raise UsageError("--device=tpu: ONNX Runtime runs on CPUs and NVIDIA GPUs only")
     runtime = import_runtime()
     has_cuda = CUDA in runtime.get_available_providers()
     if device == "gpu" and not has_cuda:
