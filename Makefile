@@ -6,6 +6,7 @@ USABLE = import ensurepip, sys, venv; print(sys.version_info[:2] in ((3, 11), (3
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3,$(if $(shell $(p) -c "$(USABLE)" 2>/dev/null),$(p))))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CONVERTING := $(VENV)/.converting
 # uv installs in a fifth of pip's time. It does not read pip's settings (a proxy, an index), so pip is asked where uv fails.
 INSTALL = install() { $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e "$$1" || $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e "$$1"; }; install
 
@@ -14,10 +15,10 @@ DEMO ?= demo
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench docs pictures clean
+.PHONY: help setup demo test test-fast test-convert lint format bench docs pictures clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 setup: $(INSTALLED) ## makes .venv with everything in it, exact versions
 
@@ -45,10 +46,18 @@ demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2
 	@echo "A page about these embeddings, to open in a browser: $(abspath $(DEMO))/report.html"
 
 test: lint test-fast ## lint, types and all tests
-	$(BIN)/pytest -m slow -n 2 -p no:cacheprovider --durations=5
+	$(BIN)/pytest -m "slow and not convert" -n 2 -p no:cacheprovider --durations=5
 
 test-fast: $(INSTALLED) ## the tests without the real EfficientNet-L2
-	$(BIN)/pytest -m "not slow" -n $(JOBS) --durations=10
+	$(BIN)/pytest -m "not slow and not convert" -n $(JOBS) --durations=10
+
+$(CONVERTING): $(INSTALLED)
+	$(INSTALL) '.[test,convert,test-convert,onnx]'
+	@touch $@
+
+# Without pytest's capture of the log: it makes PyTorch log each step of an export.
+test-convert: $(CONVERTING) ## what compares with PyTorch; installs it, 6 GB
+	$(BIN)/pytest -m convert -n 2 -p no:logging -p no:cacheprovider --durations=10
 
 lint: $(INSTALLED) ## style, format and types
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ size = [1024, 1024]               # rows, columns, if the signature leaves them 
 range = [0.0, 1.0]                # scale the pixels' full range to this (float inputs)
 mean = [0.485, 0.456, 0.406]      # then subtract this, one number or one per channel (float inputs)
 std = [0.229, 0.224, 0.225]       # and divide by this
+layout = "NCHW"                   # or "NHWC": the order of axes, if the shape fits both
 resize = "shortest_edge"          # or "pad"; without it, the aspect ratio is not kept ("stretch")
 shortest_edge = 518               # for resize = "shortest_edge"; by default the longer side of size
 crop = "torchvision"              # whose centre: also "transformers" (default), "torchxrayvision"
@@ -60,9 +61,11 @@ PREPROCESSINGS = ("elixr_c",)
 RESIZES = ("stretch", "shortest_edge", "pad")
 CROPS = ("transformers", "torchvision", "torchxrayvision")
 INTERPOLATIONS = ("area", "bilinear", "bicubic", "gaussian")
+LAYOUTS = ("NHWC", "NCHW")
 # The keys of [input] for models that take arrays of pixels.
 IMAGE_KEYS = (
-    "range", "mean", "std", "resize", "shortest_edge", "crop", "interpolation", "preprocessing",
+    "range", "mean", "std", "layout", "resize", "shortest_edge", "crop", "interpolation",
+    "preprocessing",
 )  # fmt: skip
 
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -147,6 +150,7 @@ class ModelConfig:
         endpoint: settings of requests to a hosted endpoint.
         mean: subtracted after the range: one value, or one per channel; float inputs only.
         std: divided by after that, likewise.
+        layout: one of `LAYOUTS`, the order of the input's axes.
         resize: one of `RESIZES`; None is `stretch`.
         shortest_edge: pixels of the shorter edge for the resize of that name.
         crop: one of `CROPS`, for the same; None is `transformers`.
@@ -167,6 +171,7 @@ class ModelConfig:
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    layout: str | None = None
     resize: str | None = None
     shortest_edge: int | None = None
     crop: str | None = None
@@ -280,6 +285,7 @@ class _Reader:
             endpoint=self._endpoint(self._table(parsed, "endpoint")),
             mean=self._channels("input.mean", image.get("mean")),
             std=self._channels("input.std", image.get("std")),
+            layout=self._one_of("input.layout", image.get("layout"), LAYOUTS),
             resize=self._one_of("input.resize", image.get("resize"), RESIZES),
             shortest_edge=self._typed(
                 "input.shortest_edge", image.get("shortest_edge"), int, least=1

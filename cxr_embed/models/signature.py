@@ -125,12 +125,17 @@ def image_input(wiring: Wiring, config: ModelConfig, default_layout: str = "NHWC
         _refuse(config, IMAGE_KEYS, f"the model's input {name} takes PNGs")
         return ExampleInput(size=config.size, bits=config.bits)
     shape = spec.shape if spec.shape is not None else (None, None, None, None)
-    layout = _layout(shape, default_layout)
+    layout = _layout(shape, default_layout, config.layout)
     if spec.dtype not in _IMAGE_DTYPES or layout is None:
         raise UsageError(
             f"the model's input {name} is {spec}, neither a batch of images "
             f"[N, H, W, 1 or 3] or [N, 1 or 3, H, W] of {', '.join(_IMAGE_DTYPES)}, nor one of "
             "serialized examples [N]"
+        )
+    if config.layout not in (None, layout):
+        raise UsageError(
+            f"the model's input {name} is {spec}, which input.layout {config.layout} in the model "
+            "config does not fit"
         )
     _, height, width, channels = shape if layout == "NHWC" else (*shape[:1], *shape[2:], shape[1])
     if config.size is not None:
@@ -198,13 +203,15 @@ def _check_fits(wanted: ModelInput, config: ModelConfig, what: str) -> None:
             )
 
 
-def _layout(shape: tuple[int | None, ...], default: str) -> str | None:
+def _layout(shape: tuple[int | None, ...], default: str, chosen: str | None = None) -> str | None:
     """Returns the layout of a batch of images, or None if a shape is not one."""
     if len(shape) != 4:
         return None
     fits = {"NHWC": shape[3] in _CHANNELS, "NCHW": shape[1] in _CHANNELS}
     # A size of 1 or 3 shows the channels' axis where the other axis is open.
     known = {"NHWC": fits["NHWC"] and shape[3], "NCHW": fits["NCHW"] and shape[1]}
+    if chosen is not None and fits[chosen]:
+        return chosen
     for options in (known, fits):
         found = [layout for layout, is_one in options.items() if is_one]
         if found:

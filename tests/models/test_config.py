@@ -56,6 +56,7 @@ def test_preprocessing_as_published_models_want_it(tmp_path: Path) -> None:
             [input]
             mean = [0.48, 0.46, 0.41]
             std = 0.25
+            layout = "NCHW"
             resize = "shortest_edge"
             shortest_edge = 256
             crop = "torchvision"
@@ -65,8 +66,9 @@ def test_preprocessing_as_published_models_want_it(tmp_path: Path) -> None:
         )
     )
     assert config.as_dict() == {
-        "mean": [0.48, 0.46, 0.41], "std": [0.25], "resize": "shortest_edge", "shortest_edge": 256,
-        "crop": "torchvision", "interpolation": "bicubic", "bits": 8,
+        "mean": [0.48, 0.46, 0.41], "std": [0.25], "layout": "NCHW",
+        "resize": "shortest_edge", "shortest_edge": 256, "crop": "torchvision",
+        "interpolation": "bicubic", "bits": 8,
     }  # fmt: skip
     assert ModelConfig.from_dict(config.as_dict()) == config
 
@@ -151,6 +153,7 @@ def test_nothing_said_is_nothing_fixed(tmp_path: Path) -> None:
         ("[input]\nmean = 'x'", "input.mean must be float, not 'x'"),
         ("[input]\nmean = [1, 2]", "input.mean must be one number, or a list of one per channel"),
         ("[input]\nmean = nan", "input.mean must be finite"),
+        ("[input]\nlayout = 'CHW'", "input.layout must be one of NHWC, NCHW, not 'CHW'"),
         ("[input]\nstd = [0.2, 0, 0.2]", "input.std must be above 0, not 0.0"),
         ("[input]\nrange = [1, 1]", "input.range must be two different numbers"),
         (

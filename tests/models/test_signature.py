@@ -55,6 +55,14 @@ def test_open_sizes_stay_open_unless_the_config_says_one() -> None:
     assert infer(OPEN, VECTOR, ModelConfig(size=(100, 80)))[1] == ModelInput(100, 80, 3)
 
 
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_the_config_says_the_layout_where_the_shape_fits_both(layout: str) -> None:
+    for shape in ((None, None, None, None), (1, 3, 3, 3), (None, 3, None, None)):
+        found = infer({"x": TensorSpec("float32", shape)}, VECTOR, ModelConfig(layout=layout))[1]
+        assert isinstance(found, ModelInput)
+        assert found.layout == layout
+
+
 def test_the_config_says_how_a_radiograph_gets_the_size() -> None:
     config = ModelConfig(
         mean=(0.5,), std=(1.0, 2.0, 3.0), bits=8, resize="shortest_edge", shortest_edge=512,
@@ -121,6 +129,8 @@ def test_several_outputs_need_a_name_unless_one_is_the_embedding() -> None:
         (IMAGE, VECTOR, {"preprocessing": "elixr_c", "range": (0.0, 1.0)}, "fixed range"),
         (IMAGE, VECTOR, {"preprocessing": "elixr_c", "interpolation": "area"}, "fixed range"),
         ({"x": TensorSpec("uint8", (1, 8, 8, 3))}, VECTOR, {"std": (2.0,)}, "it is for floats"),
+        (IMAGE, VECTOR, {"layout": "NCHW"}, "which input.layout NCHW .* does not fit"),
+        (EXAMPLES, VECTOR, {"layout": "NCHW"}, "input.layout .* does not apply"),
         (
             {"x": TensorSpec("float32", (1, 8, 8, 1))},
             VECTOR,
