@@ -13,14 +13,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cxr_embed.embeddings.collection import Embeddings, load_embeddings
-    from cxr_embed.imaging.image_files import read_radiograph
     from cxr_embed.radiograph import Radiograph
+    from cxr_embed.storage.radiographs import read_radiograph
 
 _HOMES = {
     "Embeddings": "cxr_embed.embeddings.collection",
     "Radiograph": "cxr_embed.radiograph",
     "load_embeddings": "cxr_embed.embeddings.collection",
-    "read_radiograph": "cxr_embed.imaging.image_files",
+    "read_radiograph": "cxr_embed.storage.radiographs",
 }
 
 __all__ = ["Embeddings", "Radiograph", "__version__", "load_embeddings", "read_radiograph"]

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from cxr_embed import file_types
+from cxr_embed import file_types, members
 from cxr_embed.radiograph import InputFacts
 
 LAYOUTS = ("flat", "mirror")
@@ -28,12 +28,15 @@ class ImageRef:
         folder: where the layout `mirror` puts the record, below the output; may be empty.
         is_listed: the user named this very file. A file that a search came across may turn out
             not to be an image without that being a failure.
+        location: of a member of an archive: where it lies there, as the listing said, so that a
+            worker need not list the archive; empty if that is unknown.
     """
 
     path: str
     dicom_id: str
     folder: str = ""
     is_listed: bool = False
+    location: str = ""
 
     @classmethod
     def of(cls, path: str) -> ImageRef:
@@ -41,7 +44,7 @@ class ImageRef:
 
         `folder` is then the path's own folder, without a scheme, a root or `..`.
         """
-        below = path.partition("://")[2] or path
+        below = members.as_folder(path.partition("://")[2] or path)
         parts = [part for part in PurePosixPath(below).parent.parts if part not in ("/", "..")]
         return cls(path, dicom_id_of(path), "/".join(parts), is_listed=True)
 
@@ -49,6 +52,11 @@ class ImageRef:
     def record(self) -> str:
         """The record's path below the output."""
         return record_path(self.dicom_id, self.folder)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is a member of an archive that is never read, and so has no record."""
+        return self.location.startswith(members.REFUSED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

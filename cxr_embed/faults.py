@@ -78,7 +78,7 @@ def _model_fault(error: BaseException) -> str | None:
         ):
             return f"the model cannot run: {kind.__name__}: {one_line(error)}"
         if module == "onnxruntime" and any(each in str(error).lower() for each in _RUNTIME_FAULTS):
-            return f"the model cannot run: {one_line(error)}"
+            return f"the model cannot run; try a smaller --batch_size: {one_line(error)}"
     return None
 
 

@@ -30,6 +30,18 @@ class Reason(NamedTuple):
 # Scripts match on these codes. Codes may be added, but never renamed.
 FAILURE_REASONS: dict[str, Reason] = {
     "read_error": Reason(Stage.READ, "the file could not be opened or read"),
+    "damaged_member": Reason(
+        Stage.READ, "a member of an archive whose bytes are not those that the archive announces"
+    ),
+    "encrypted_member": Reason(Stage.READ, "a member of an archive that needs a password"),
+    "unsafe_member": Reason(
+        Stage.READ,
+        "a member of an archive that is a link or a device, shares bytes with another member, or "
+        "has an absolute path or one with ..",
+    ),
+    "unsupported_member": Reason(
+        Stage.READ, "a member of an archive that is stored in a way that is not supported"
+    ),
     "not_an_image": Reason(Stage.READ, "not readable as DICOM, PNG or JPEG"),
     "no_pixel_data": Reason(Stage.READ, "a DICOM file without an image in it"),
     "truncated": Reason(Stage.DECODE, "the file or its pixel data ends too early"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from cxr_embed import elements, file_types, models, storage
+from cxr_embed import elements, file_types, members, models, storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
@@ -54,7 +54,8 @@ def make_flags() -> flags.FlagValues:
     text(
         "input_path",
         None,
-        "a folder (searched recursively), one file, a glob, or gs://bucket/prefix",
+        "a folder (searched recursively), one file, a glob, gs://bucket/prefix, or an archive "
+        "(.zip, .tar, .tar.gz, .tgz)",
     )
     text("input_list", None, "a text file (local or gs://) with one image path a line")
     choice(
@@ -114,6 +115,10 @@ def make_flags() -> flags.FlagValues:
     )  # fmt: skip
     number("limit", 0, "only the first N images in sorted order; 0 is all")
     number("max_pixels", DEFAULT_MAX_PIXELS, "reject larger images, judged from their header", 1)
+    switch(
+        "search_archives",
+        "also embed what is in the .zip, .tar, .tar.gz and .tgz files that the search comes across",
+    )
     switch("overwrite", "recompute what is already there")
     switch(
         "moved_inputs",
@@ -150,9 +155,12 @@ def main(arguments: list[str]) -> int:
     log = terminal.Log(quiet=values.verbosity < 0)
     refs = sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
-        output_path=values.output_path,
+        output_path=values.output_path, search_archives=values.search_archives,
     )  # fmt: skip
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
+    closed = [ref.path for ref in refs if members.is_archive(ref.path)]
+    if closed and not members.is_archive(values.input_path or ""):
+        log(f"warning: archives stay closed without --search_archives, such as {closed[0]}")
     model = model_flags.model_settings(values, log)
     plan = make_plan(_job(values, refs, model, runner, beam_arguments), log)
     with _interruptible(plan):

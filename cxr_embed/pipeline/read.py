@@ -115,6 +115,8 @@ class _Read(ThreadedDoFn):
             return _ended("skipped", outcome, counts)
         except ImageRejected as rejected:
             return _rejected(ref, rejected, counts)
+        except storage.BadMember as error:
+            return _rejected(ref, ImageRejected(error.reason, error.detail), counts)
         except storage.FileTooLarge as error:
             return _rejected(ref, too_large(error.limit), counts)
         except (OSError, MemoryError, ValueError) as error:
@@ -130,7 +132,7 @@ class _Read(ThreadedDoFn):
         judge = functools.partial(
             admit, file_type=self._file_type, max_pixels=self._max_pixels, views=self._views
         )
-        stored = storage.read_file(ref.path, judge)
+        stored = storage.read_file(ref.path, judge, ref.location)
         self._unavailable.succeeded()
         read = time.perf_counter()
         counts["bytes_read"] = len(stored.data)

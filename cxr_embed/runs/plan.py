@@ -19,6 +19,7 @@ from cxr_embed.runs.fingerprint import (
     read_output_config,
 )
 from cxr_embed.runs.folder import new_run_id, run_folder
+from cxr_embed.storage.archives import reading_order
 
 Log = Callable[[str], None]
 
@@ -119,11 +120,12 @@ def make_plan(job: Job, log: Log) -> Plan:
         resume.require_own_records(job.output_path, done)
     is_same = old is not None and not differences(old.fingerprint, fingerprint)
     config = merged(old.fingerprint, fingerprint) if old and is_same else fingerprint
+    ordered = sorted(job.refs, key=lambda ref: reading_order(ref.path, ref.location))
     if job.overwrite:
         replace = resume.records_to_replace(job.output_path, old, fingerprint, found, job.refs)
-        return Plan(job, job.refs, replace, found.temporary, fingerprint, config)
+        return Plan(job, ordered, replace, found.temporary, fingerprint, config)
     _log_done(done, log)
-    todo = [ref for ref in job.refs if ref.record not in done.records]
+    todo = [ref for ref in ordered if ref.is_refused or ref.record not in done.records]
     return Plan(job, todo, [], found.temporary, fingerprint, config, size, done.checked)
 
 

@@ -207,7 +207,7 @@ def find_done(
         embedding_size: floats in a valid record; None accepts any number.
     """
     done = Done()
-    present = [ref for ref in refs if ref.record in found.records]
+    present = [ref for ref in refs if ref.record in found.records and not ref.is_refused]
     if not present:
         return done
     known = known_records(found.runs)

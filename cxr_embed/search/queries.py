@@ -113,7 +113,9 @@ def _hint(query: str, embeddings: Embeddings) -> str:
 
 def _is_there(path: str) -> bool:
     try:
-        return storage.exists(path) if storage.is_remote(path) else Path(path).is_file()
+        if storage.is_remote(path) or storage.is_member(path):
+            return storage.exists(path)
+        return Path(path).is_file()
     except (OSError, ValueError):
         return False
 

@@ -5,7 +5,7 @@ The rest of the package handles paths as strings and calls these functions.
 
 from __future__ import annotations
 
-from cxr_embed.storage.files import Entry, FileTooLarge, OtherContent, StoredFile
+from cxr_embed.storage.files import BadMember, Entry, FileTooLarge, OtherContent, StoredFile
 from cxr_embed.storage.parallel import in_parallel
 from cxr_embed.storage.places import (
     PLACES,
@@ -13,6 +13,7 @@ from cxr_embed.storage.places import (
     check_place,
     download,
     exists,
+    is_member,
     is_remote,
     join,
     list_files,
@@ -26,6 +27,7 @@ from cxr_embed.storage.places import (
     remove,
     size,
     start_of,
+    state,
     why_not_writable,
     write_whole,
 )
@@ -34,6 +36,7 @@ from cxr_embed.storage.whole_files import is_temporary, remove_if_abandoned
 
 __all__ = [
     "PLACES",
+    "BadMember",
     "Entry",
     "FileTooLarge",
     "OtherContent",
@@ -45,6 +48,7 @@ __all__ = [
     "download",
     "exists",
     "in_parallel",
+    "is_member",
     "is_remote",
     "is_temporary",
     "join",
@@ -61,6 +65,7 @@ __all__ = [
     "settings",
     "size",
     "start_of",
+    "state",
     "why_not_writable",
     "write_whole",
 ]  # fmt: skip

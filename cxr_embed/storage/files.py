@@ -61,6 +61,23 @@ class FileTooLarge(OSError):
         return FileTooLarge, (self.path, self.size, self.limit)
 
 
+class BadMember(OSError):
+    """A member of an archive that cannot be read as an image, while others can.
+
+    Attributes:
+        path: the member's address.
+        reason: a key of `cxr_embed.outcomes.FAILURE_REASONS`.
+        detail: one line.
+    """
+
+    def __init__(self, path: str, reason: str, detail: str) -> None:
+        self.path, self.reason, self.detail = path, reason, detail
+        super().__init__(f"{path}: {reason}: {detail}")
+
+    def __reduce__(self) -> tuple[type[BadMember], tuple[str, str, str]]:
+        return BadMember, (self.path, self.reason, self.detail)
+
+
 class OtherContent(FileExistsError):
     """A file that should be new exists with other content, written by another run."""
 
@@ -101,6 +118,10 @@ class Place(Protocol):
 
     def size(self, path: str) -> int:
         """Returns a file's size in bytes."""
+
+    def state(self, path: str) -> str:
+        """Returns a text that changes if the file does, see `places.state`."""
+        return str(self.size(path))
 
     def read_bytes(self, path: str) -> bytes:
         """Reads a whole file."""

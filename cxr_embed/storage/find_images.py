@@ -6,12 +6,14 @@ import codecs
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from cxr_embed import file_types, storage
+from cxr_embed import file_types, members, storage
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef, dicom_id_of
 from cxr_embed.errors import PlaceUnavailable, UsageError
 from cxr_embed.storage import globs
+from cxr_embed.storage.search_archives import ArchiveSearch
 
 _RUNS = f"{RUNS_FOLDER}/"
 
@@ -26,23 +28,31 @@ def find_images(
     layout: str = "flat",
     limit: int = 0,
     output_path: str | None = None,
+    search_archives: bool = False,
+    archives: ArchiveSearch | None = None,
+    may_be_empty: bool = False,
 ) -> list[ImageRef]:
     """Finds the images to embed.
 
     Args:
-        input_path: a folder (searched recursively), a file, a glob, or gs://bucket/prefix.
+        input_path: a folder (searched recursively), a file, a glob, gs://bucket/prefix, or an
+            archive, a folder or a member in it.
         input_list: a text file, local or gs://, with one image path a line.
         layout: `flat`, or `mirror` to keep the folders below the input.
         limit: maximum number of images, the first in sorted order; 0 is all.
         output_path: excluded from the search if it is below the input.
+        search_archives: whether the archives that the search comes across are opened.
+        archives: receives what is learnt about archives, and knows those of earlier runs.
+        may_be_empty: whether to return an empty list if there is no image.
 
     Returns:
         References sorted by path.
 
     Raises:
-        UsageError: no image is found, a path is invalid, a folder cannot be listed, or two images
-            would write the same record.
+        UsageError: no image is found, a path is invalid, a folder or an archive cannot be listed,
+            or two images would write the same record.
     """
+    archives = archives or ArchiveSearch()
     if output_path:
         storage.check_place(output_path, "--output_path")
     if input_list:
@@ -52,20 +62,59 @@ def find_images(
     elif input_path:
         storage.check_place(input_path, "--input_path")
         try:
-            paths, root, is_listed = _search(input_path, output_path, limit)
+            if storage.is_member(input_path) or _is_archive(input_path):
+                paths, root, is_listed = _search_archive(input_path, archives)
+            else:
+                paths, root, is_listed = _search(input_path, output_path, limit)
+                if search_archives or members.is_archive(input_path):
+                    paths = list(archives.expand(paths, _may_be_member))
         except OSError as error:
             raise UsageError(f"--input_path cannot be listed: {_of_place(error)}") from error
     else:
         raise UsageError("pass --input_path (a folder, file, glob or gs:// path) or --input_list")
     paths = _first(sorted(set(paths)), limit)
     if not paths or (not is_listed and not _holds_an_image(paths)):
+        if may_be_empty:
+            return []
         raise UsageError(f"no image found: {input_list or input_path} holds no DICOM, PNG or JPEG")
     root = _common_folder(paths) if root is None else root
-    refs = [
-        ImageRef(path, dicom_id_of(path), _folder(path, root, layout), is_listed) for path in paths
-    ]
+    refs = [_ref(path, root, layout, is_listed, archives) for path in paths]
+    archives.locations.clear()  # the references have them
     _refuse_collisions(refs, layout)
     return refs
+
+
+def _ref(path: str, root: str, layout: str, is_listed: bool, archives: ArchiveSearch) -> ImageRef:
+    ref = ImageRef(path, dicom_id_of(path), "", is_listed, archives.locations.get(path, ""))
+    # A refused member may have a path with `..`. It has no record.
+    return ref if ref.is_refused else replace(ref, folder=_folder(path, root, layout))
+
+
+def _is_archive(input_path: str) -> bool:
+    """Whether the input is an archive, judged by its name; a glob or a folder is none."""
+    if not members.is_archive(input_path):
+        return False
+    if storage.is_remote(input_path):
+        return not globs.has_magic(input_path) and storage.exists(input_path)
+    return Path(input_path).is_file()
+
+
+def _search_archive(input_path: str, archives: ArchiveSearch) -> tuple[list[str], str | None, bool]:
+    """Does `_search` for an archive, a folder in it, a member, or a glob of its members."""
+    archive, inside = members.split(input_path) or (input_path, "")
+    found = archives.images_in(archive, _may_be_member)
+    if not inside.strip("/"):
+        return found, members.join(archive, ""), False
+    if globs.has_magic(inside):
+        glob = globs.Glob(inside)
+        start = members.join(archive, "")
+        below = ((path, glob.below(path.removeprefix(start))) for path in found)
+        fixed = globs.fixed_folder(inside)
+        return [path for path, match in below if match is not None], f"{start}{fixed}", False
+    address = members.join(archive, inside.rstrip("/"))
+    if address in found:
+        return [address], address.rpartition("/")[0], True
+    return [path for path in found if path.startswith(f"{address}/")], address, False
 
 
 def _search(
@@ -185,6 +234,12 @@ def _may_be_image(path: str) -> bool:
     return name != _DICOM_DIRECTORY and not name.endswith(RECORD_SUFFIX)
 
 
+def _may_be_member(name: str) -> bool:
+    """Whether a member of an archive may be an image, by its name; `..` is not a hidden folder."""
+    hidden = any(part.startswith(".") and part != ".." for part in name.split("/"))
+    return not hidden and _may_be_image(name)
+
+
 def _is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
@@ -261,6 +316,7 @@ def _of_place(error: OSError) -> str:
 
 
 def _common_folder(paths: list[str]) -> str:
+    paths = [members.as_folder(path) for path in paths]
     folders = {str(PurePosixPath(path.replace("gs://", "gs:/")).parent) for path in paths}
     try:
         return os.path.commonpath(folders).replace("gs:/", "gs://")
@@ -272,6 +328,7 @@ def _folder(path: str, root: str, layout: str) -> str:
     """Returns the folder of a record: empty for `flat`, the folders below the root for `mirror`."""
     if layout == "flat":
         return ""
+    path, root = members.as_folder(path), members.as_folder(root)
     if storage.is_remote(path):
         below = path.removeprefix(root).lstrip("/")
     else:
@@ -307,4 +364,6 @@ def _refuse_collisions(refs: list[ImageRef], layout: str) -> None:
 
 def _is_image(ref: ImageRef) -> bool:
     """Whether a file is an image; it is opened only if it does not have an image's name."""
+    if ref.is_refused:
+        return False
     return not file_types.OTHER_NAME.search(ref.path) or _starts_as_image(ref.path)

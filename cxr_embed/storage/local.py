@@ -165,6 +165,12 @@ def size(path: str) -> int:
     return Path(path).stat().st_size
 
 
+def state(path: str) -> str:
+    """Returns a file's size and modification time."""
+    status = os.stat(path)  # noqa: PTH116  several times as fast as pathlib's
+    return f"{status.st_size}/{status.st_mtime_ns}"
+
+
 def read_bytes(path: str) -> bytes:
     """Reads a whole file or pipe."""
     return Path(path).read_bytes()

@@ -180,6 +180,11 @@ class ObjectStore(Place):
         """Returns an object's size in bytes."""
         return self._existing(self.object_of(path)).size
 
+    def state(self, path: str) -> str:
+        """Returns an object's size and tag."""
+        head = self._existing(self.object_of(path))
+        return f"{head.size}/{head.tag}"
+
     def _head(self, at: Object) -> Head | None:
         return self._call(at.path, lambda: self.head(at))
 

@@ -15,6 +15,7 @@ from typing import IO
 
 from cxr_embed.errors import UsageError
 from cxr_embed.storage import gcs, local
+from cxr_embed.storage.archives import Archives
 from cxr_embed.storage.files import Admit, Entry, Place, StoredFile
 
 # The place of each scheme, the part of an address before `://`.
@@ -94,6 +95,12 @@ def _place(path: str) -> Place:
     Raises:
         OSError: the scheme is not supported.
     """
+    if ARCHIVES.holds(path):
+        return ARCHIVES
+    return _place_of_file(path)
+
+
+def _place_of_file(path: str) -> Place:
     if is_remote(path):
         return PLACES[path.partition("://")[0]]
     try:
@@ -101,6 +108,15 @@ def _place(path: str) -> Place:
     except UsageError as error:
         raise OSError(str(error)) from None
     return local
+
+
+# The members of archives in any place.
+ARCHIVES = Archives(_place_of_file)
+
+
+def is_member(path: str) -> bool:
+    """Whether `path` is the address of a member of an archive, see `cxr_embed.members`."""
+    return ARCHIVES.holds(path)
 
 
 def join(folder: str, *parts: str) -> str:
@@ -167,6 +183,15 @@ def size(path: str) -> int:
     return _place(path).size(path)
 
 
+def state(path: str) -> str:
+    """Returns a text that changes if a file does: its size with its modification time or tag.
+
+    Raises:
+        OSError: as `size`.
+    """
+    return _place(path).state(path)
+
+
 def read_bytes(path: str) -> bytes:
     """Reads a whole file.
 
@@ -176,7 +201,7 @@ def read_bytes(path: str) -> bytes:
     return _place(path).read_bytes(path)
 
 
-def read_file(path: str, admit: Admit | None = None) -> StoredFile:
+def read_file(path: str, admit: Admit | None = None, location: str = "") -> StoredFile:
     """Reads a file with a size limit that depends on its first bytes.
 
     In a bucket this is one request, which is retried if the response breaks off or its checksum
@@ -186,17 +211,22 @@ def read_file(path: str, admit: Admit | None = None) -> StoredFile:
         path: the file.
         admit: receives the first bytes and returns the maximum size in bytes to read, or raises to
             reject the file before the rest is read. It may be called more than once.
+        location: where a member lies in its archive, if a listing said so; otherwise the archive
+            is listed first.
 
     Returns:
         The content and its CRC-32C.
 
     Raises:
+        BadMember: a member of an archive is damaged, encrypted, unsafe, or not supported.
         FileTooLarge: the file is larger than `admit` allows. Not more than the limit was held in
             memory.
         PlaceUnavailable: the service did not answer.
         OSError: the file cannot be read or is not a regular file.
         Exception: any exception of `admit`, unchanged.
     """
+    if location:
+        return ARCHIVES.read_member(path, location, admit)
     return _place(path).read_file(path, admit)
 
 

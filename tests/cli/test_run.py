@@ -19,7 +19,7 @@ DOCUMENTED = {
     "input_path", "input_list", "input_file_type", "output_path", "output_layout", "model_path",
     "model_config", "embeddings_project", "endpoint_location", "endpoint_id", "rendering", "views",
     "device", "engine", "precision", "batch_size", "decode_threads", "limit", "max_pixels",
-    "overwrite", "moved_inputs", "skip_errors", "max_failures", "verbosity",
+    "overwrite", "search_archives", "moved_inputs", "skip_errors", "max_failures", "verbosity",
 }  # fmt: skip
 
 
@@ -66,7 +66,9 @@ def test_help_shows_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
         ({"device": "quantum"}, "auto|cpu|gpu|tpu"),
         ({"device": "gpu"}, "--device=gpu"),
         ({"device": "tpu"}, "--device=tpu"),
-        ({"engine": "onnx"}, "tensorflow|openvino"),
+        ({"engine": "onnx"}, "tensorflow|openvino|onnxruntime"),
+        ({"engine": "onnxruntime"}, "a TensorFlow SavedModel"),
+        ({"model_path": "/nowhere.onnx"}, "--model_path /nowhere.onnx does not exist"),
         ({"precision": "int8"}, "float32|bfloat16"),
         ({"views": "lateral"}, "all|frontal"),
         ({"input_file_type": "tiff"}, "auto|dicom|png|jpeg"),

@@ -20,6 +20,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 from buckets import contents, emulator, google_machine, spoken_to
 from builders import make_dicom
+from onnx_graphs import save_graph
 from running import Ran, arguments_of
 
 from cxr_embed import storage
@@ -56,7 +57,7 @@ def service() -> Iterator[str]:
         yield address
 
 
-def submit(model: Path, preset: str, *extra: str, **flags: Any) -> Ran:
+def submit(model: Path | str, preset: str, *extra: str, **flags: Any) -> Ran:
     place = f"gs://bucket/{preset}"
     flags = {
         "flagfile": CONFIGS / f"{preset}.flags", "input_path": "gs://bucket/in",
@@ -235,6 +236,21 @@ def test_a_batch_that_the_model_cannot_take_is_refused_before_anything_runs(
     assert "at most 1" in ran.err
     assert not storage.exists("gs://bucket/none.json")
     assert list(storage.list_files("gs://bucket/one")) == []
+
+
+def test_an_onnx_graph_is_handed_over_like_a_saved_model(service: str, tmp_path: Path) -> None:
+    graph = save_graph(tmp_path / "model.onnx", data_file="model.onnx.data")
+    for path in tmp_path.iterdir():
+        storage.write_whole(f"gs://bucket/graph/{path.name}", path.read_bytes())
+    flags = {"template_location": "gs://bucket/onnx.json", "output_path": "gs://bucket/onnx"}
+    ran = submit("gs://bucket/graph/model.onnx", "dataflow_gpu", **flags)
+    assert ran.status == 0, ran.err
+    assert "5 floats out, on gpu with onnxruntime in float32" in ran.err
+    written = json.loads(storage.read_bytes("gs://bucket/onnx/_embedding_config.json"))
+    assert (written["engine"], written["embedding_size"]) == ("onnxruntime", 5)
+    ran = submit(graph, "dataflow_tpu", **flags | {"output_path": "gs://bucket/onnx-tpu"})
+    assert ran.status == 2
+    assert "--device=tpu: ONNX Runtime runs on CPUs and NVIDIA GPUs only" in ran.err
 
 
 def test_the_longest_list_is_a_few_small_files(service: str) -> None:

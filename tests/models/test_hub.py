@@ -16,6 +16,7 @@ import pytest
 from builders import make_dicom
 from hub_server import LARGE, Hub, Repository, files_below
 from huggingface_hub import constants
+from onnx_graphs import save_graph
 from running import manifest, records, run_here
 
 from cxr_embed import models
@@ -286,3 +287,27 @@ def test_workers_of_another_process_fetch_the_commit(
         [sys.executable, "-c", script], input=pickled, env=monkey, capture_output=True, check=True
     )
     assert Path(done.stdout.decode().strip(), "saved_model.pb").read_bytes() != b"newer"
+
+
+class TestOnnx:
+    """Repositories often hold several graphs of one model."""
+
+    @pytest.fixture
+    def graphs(self, server: Hub, tmp_path: Path) -> str:
+        save_graph(tmp_path / "onnx/model.onnx", data_file="model.onnx_data")
+        save_graph(tmp_path / "onnx/model_fp16.onnx", data_file="model_fp16.onnx_data")
+        files = {f"onnx/{path.name}": path.read_bytes() for path in (tmp_path / "onnx").iterdir()}
+        server.add("some-lab/graphs", files | {"config.json": b"{}"})
+        return "hf://some-lab/graphs/onnx"
+
+    def test_one_graph_is_fetched_with_its_data_file(self, server: Hub, graphs: str) -> None:
+        settings = models.ModelSettings.of_path(f"{graphs}/model.onnx")
+        assert settings.engine == "onnxruntime"
+        assert models.load(settings).embedding_size == 5
+        assert set(server.paths) == {"onnx/model.onnx", "onnx/model.onnx_data"}
+
+    def test_of_a_folder_with_several_one_has_to_be_named(self, graphs: str) -> None:
+        settings = models.ModelSettings.of_path(graphs)
+        assert settings.engine == "onnxruntime"
+        with pytest.raises(UsageError, match=r"several \.onnx files \(model.onnx, model_fp16.onnx"):
+            models.load(settings)

@@ -31,6 +31,7 @@ class OnnxKind(ModelKind):
 
     def check(self, path: str) -> None:
         """Raises UsageError if a file is missing, shorter than the graph needs, or damaged."""
+        super().check(path)
         folder = Path(path).parent
         for name, needed in read_graph(path).data_files.items():
             file = folder / name

@@ -1,0 +1,92 @@
+"""Finds images in archives, and remembers which archives were listed and where members lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from cxr_embed import file_types, members, storage
+from cxr_embed.errors import UsageError
+from cxr_embed.storage.places import ARCHIVES
+
+# Files that macOS adds: the other half of each file, in a folder of its own.
+_RESOURCE_FORKS = "__MACOSX/"
+
+
+class ListedArchive(NamedTuple):
+    """An archive whose members are known.
+
+    Attributes:
+        state: see `storage.state`.
+        members: number of members that may be images.
+    """
+
+    state: str
+    members: int
+
+
+class KnownArchives:
+    """Archives that earlier runs have finished; the default knows none."""
+
+    def members_of(self, archive: str, state: str) -> list[str] | None:
+        """Returns the images in an archive by their names, or None if it has to be listed.
+
+        Args:
+            archive: its path.
+            state: its present state.
+        """
+        return None
+
+
+class ArchiveSearch:
+    """Lists archives during one search.
+
+    Args:
+        known: archives that need not be opened.
+
+    Attributes:
+        locations: where members lie, by their addresses; those of known archives are left out.
+        listed: the archives that were opened.
+    """
+
+    def __init__(self, known: KnownArchives | None = None) -> None:
+        self._known = known or KnownArchives()
+        self.locations: dict[str, str] = {}
+        self.listed: dict[str, ListedArchive] = {}
+
+    def expand(self, paths: Iterable[str], is_wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Yields paths, and in place of each archive the members that may be images."""
+        for path in paths:
+            if members.is_archive(path):
+                yield from self.images_in(path, is_wanted)
+            else:
+                yield path
+
+    def images_in(self, archive: str, is_wanted: Callable[[str], bool]) -> list[str]:
+        """Returns the addresses of an archive's members that may be images, sorted.
+
+        Args:
+            archive: its path.
+            is_wanted: whether a name may be that of an image.
+
+        Raises:
+            OSError: the archive cannot be read, or is damaged so that its members are unknown.
+            UsageError: two members have the same name.
+        """
+        state = storage.state(archive)
+        known = self._known.members_of(archive, state)
+        if known is not None:
+            return sorted(known)
+        found: dict[str, str] = {}
+        for name, location in ARCHIVES.list_members(archive):
+            if not is_wanted(name) or name.startswith(_RESOURCE_FORKS):
+                continue
+            address = members.join(archive, name)
+            if address in found and not file_types.OTHER_NAME.search(name):
+                raise UsageError(
+                    f"{archive} holds two members named {name}: remove or rename one of them"
+                )
+            found[address] = location
+        self.locations |= found
+        self.listed[archive] = ListedArchive(state, len(found))
+        return sorted(found)
