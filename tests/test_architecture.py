@@ -119,6 +119,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         ("pydicom", {"imaging", "report"}),
         ("keras", {"heads"}),
         ("google.cloud.storage", {"storage"}),
+        ("onnx", {"models"}),
+        ("onnxruntime", {"models"}),
     ],
 )
 def test_a_large_library_is_imported_in_its_own_room_only(package: str, rooms: set[str]) -> None:

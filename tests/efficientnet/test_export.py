@@ -305,14 +305,13 @@ class TestOnnx:
         expected = embed_images(images)
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
-    @pytest.mark.parametrize("size", [64, 75])
-    def test_odd_and_even_sizes_and_relu6(self, tmp_path: Path, size: int) -> None:
-        arguments = {"architecture": "efficientnet-lite0", "image_size": size, "embedding_size": 0}
+    def test_odd_sizes_relu6_and_no_projection(self, tmp_path: Path) -> None:
+        arguments = {"architecture": "efficientnet-lite0", "image_size": 75, "embedding_size": 0}
         vectors = []
         for format_ in export.FORMATS:
             export_model(tmp_path / format_, format=format_, **arguments)
             model = models.load(ModelSettings(str(tmp_path / format_)))
-            vectors.append(model.embed(radiographs(1, size)))
+            vectors.append(model.embed(radiographs(1, 75)))
         assert vectors[0].shape == (1, 1280)
         assert np.abs(vectors[1] - vectors[0]).max() <= 1e-4 * np.abs(vectors[0]).max()
 

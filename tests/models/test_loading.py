@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import GRADIENT, make_dicom
-from running import run_apart
+from running import run_here
 
 from cxr_embed import models
 from cxr_embed.errors import UsageError
@@ -61,7 +61,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     )
     (information / "entry_points.txt").write_text(NAMES)
     monkeypatch.syspath_prepend(site)
-    monkeypatch.setenv("PYTHONPATH", f"{site}:{':'.join(sys.path)}")
     importlib.invalidate_caches()
     yield site
     sys.modules.pop("histogram_engine", None)
@@ -86,10 +85,13 @@ def test_another_packages_engine_runs_its_own_kind_of_model(package: Path, edges
     assert models.content_id(settings) != before
 
 
-def test_the_main_job_needs_no_flag_for_it(package: Path, edges: Path, tmp_path: Path) -> None:
+def test_the_main_job_needs_no_flag_for_it(
+    package: Path, edges: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.dcm").write_bytes(make_dicom(GRADIENT))
-    ran = run_apart(input_path=tmp_path / "in", output_path=tmp_path / "out", model_path=edges)
+    flags = {"input_path": tmp_path / "in", "output_path": tmp_path / "out", "model_path": edges}
+    ran = run_here(capsys, **flags)
     assert ran.status == 0, ran.err
     made = json.loads((tmp_path / "out/_embedding_config.json").read_text())
     assert (made["engine"], made["engine_version"], made["embedding_size"]) == (
