@@ -101,6 +101,26 @@ def is_here(path: str, commit: str, folders: Sequence[str] = ()) -> bool:
     return True
 
 
+def file_names(path: str, commit: str) -> list[str]:
+    """Returns the names of the files that `local_copy` would return, relative to the address.
+
+    Raises:
+        UsageError: the Hub cannot be asked, or has no such files.
+    """
+    address = parse(path)
+    try:
+        found = _hub().snapshot_download(
+            address.repository, revision=commit, allow_patterns=_patterns(address, ()), dry_run=True
+        )
+    except Exception as error:
+        raise _explained(error, path, commit) from error
+    if not found:
+        raise _missing(path)
+    folder = PurePosixPath(address.folder)
+    names = [PurePosixPath(file.filename) for file in found]
+    return [name.name if name == folder else name.relative_to(folder).as_posix() for name in names]
+
+
 def local_copy(path: str, commit: str, folders: Sequence[str] = ()) -> str:
     """Returns the local folder or file of a model; downloads what the cache does not hold.
 
@@ -119,14 +139,19 @@ def local_copy(path: str, commit: str, folders: Sequence[str] = ()) -> str:
         raise _explained(error, path, commit) from error
     for folder in folders or (".",):
         if not Path(local, folder).exists():
-            missing = PurePosixPath(address.folder, folder)
-            raise UsageError(
-                f"--model_path {path} has no folder or file {missing} in {address.repository}"
-            )
+            raise _missing(path, folder)
     return local
 
 
-def _snapshot(address: Address, commit: str, folders: Sequence[str], **options: Any) -> str:
+def _missing(path: str, folder: str = ".") -> UsageError:
+    address = parse(path)
+    missing = PurePosixPath(address.folder, folder)
+    return UsageError(
+        f"--model_path {path} has no folder or file {missing} in {address.repository}"
+    )
+
+
+def _patterns(address: Address, folders: Sequence[str]) -> list[str] | None:
     wanted = [PurePosixPath(address.folder, folder).as_posix() for folder in folders or (".",)]
     patterns = [
         pattern
@@ -134,9 +159,13 @@ def _snapshot(address: Address, commit: str, folders: Sequence[str], **options: 
         if each != "."
         for pattern in (glob.escape(each), f"{glob.escape(each)}/*")
     ]
+    return patterns or None
+
+
+def _snapshot(address: Address, commit: str, folders: Sequence[str], **options: Any) -> str:
     # With a commit, the library makes no request for files that the cache holds.
     root = _hub().snapshot_download(
-        address.repository, revision=commit, allow_patterns=patterns or None, **options
+        address.repository, revision=commit, allow_patterns=_patterns(address, folders), **options
     )
     return str(Path(root, address.folder))
 

@@ -36,9 +36,21 @@ class ModelKind:
         Args:
             names: the file's name, or the names of the files in the folder.
         """
-        return self.suffix is not None and any(
-            Path(name).suffix.lower() == self.suffix for name in names
+        return bool(self.main_files(names))
+
+    def main_files(self, names: Collection[str]) -> list[str]:
+        """Returns the names that have the suffix, those in folders left out."""
+        return sorted(
+            name for name in names if "/" not in name and Path(name).suffix.lower() == self.suffix
         )
+
+    def check_names(self, path: str, names: Collection[str]) -> None:
+        """Raises UsageError if a remote model's names show that it cannot be run.
+
+        Args:
+            path: the model's address.
+            names: as for `claims`, with those in folders, before any file is fetched.
+        """
 
     def parts(self, settings: ModelSettings) -> list[str]:
         """Returns the local paths of the models that run one after the other, usually one."""

@@ -51,7 +51,16 @@ def engine_for(path: str, names: Collection[str] | None = None) -> str:
         names: the names of its files, relative to `path`, or the name of the only file; by default
             they are read from the local disk.
     """
-    return next(_engines_that_run(_names_at(path) if names is None else names), _DEFAULT)
+    return next(_engines_that_run(names_at(path) if names is None else names), _DEFAULT)
+
+
+def names_at(path: str) -> list[str]:
+    """Returns the names of the files of a local model: its own, or those in its folder."""
+    place = Path(path)
+    try:
+        return [each.name for each in place.iterdir()] if place.is_dir() else [place.name]
+    except OSError:
+        return []
 
 
 def kind_of(engine: str) -> ModelKind:
@@ -120,7 +129,7 @@ def engine_class(name: str) -> Any:
 
 
 def _refuse_other_kinds(path: str, engine: str, kind: ModelKind) -> None:
-    names = _names_at(path)
+    names = names_at(path)
     others = [] if kind.claims(names) else list(_engines_that_run(names))
     if others:
         raise UsageError(
@@ -134,11 +143,3 @@ def _engines_that_run(names: Collection[str]) -> Iterator[str]:
         with contextlib.suppress(UsageError):  # another package's engine, which was not asked for
             if kind_of(engine).claims(names):
                 yield engine
-
-
-def _names_at(path: str) -> list[str]:
-    place = Path(path)
-    try:
-        return [each.name for each in place.iterdir()] if place.is_dir() else [place.name]
-    except OSError:
-        return []

@@ -71,8 +71,8 @@ class ModelSettings:
     ) -> ModelSettings:
         """Returns the settings of a model as `--model_path` takes it.
 
-        Its revision is looked up if it is remote. The default engine of a model on the Hub is that
-        of the files that were fetched.
+        If it is remote, its revision and the names of its files are looked up, and no file of it
+        is fetched if they show that it cannot be run.
 
         Args:
             path: the model's folder or file, local, gs:// or hf://.
@@ -86,13 +86,16 @@ class ModelSettings:
         if not fetch.is_remote(path):
             return cls(path, engine=engine, **others)
         revision, names = fetch.look_up(path)
-        found = engine or loading.engine_for(path, names)
-        settings = cls(path, engine=found, revision=revision, **others)
+        settings = cls(path, engine=engine, revision=revision, **others)
         if not settings.is_here:
+            names = fetch.names_of(path, revision) if names is None else names
             log(f"fetching {path} into the cache, once")
-        if engine or names:
-            return settings
-        return replace(settings, engine=loading.engine_for(settings.local_path))
+        elif names is None:
+            names = loading.names_at(settings.local_path)
+        settings = replace(settings, engine=engine or loading.engine_for(path, names))
+        if not settings.is_here:
+            loading.kind_of(settings.engine).check_names(path, names)
+        return settings
 
     @classmethod
     def of_endpoint(cls, endpoint: Endpoint, config: ModelConfig) -> ModelSettings:

@@ -306,8 +306,19 @@ class TestOnnx:
         assert models.load(settings).embedding_size == 5
         assert set(server.paths) == {"onnx/model.onnx", "onnx/model.onnx_data"}
 
-    def test_of_a_folder_with_several_one_has_to_be_named(self, graphs: str) -> None:
-        settings = models.ModelSettings.of_path(graphs)
-        assert settings.engine == "onnxruntime"
+    def test_what_cannot_be_run_is_not_fetched(self, server: Hub, graphs: str) -> None:
         with pytest.raises(UsageError, match=r"several \.onnx files \(model.onnx, model_fp16.onnx"):
-            models.load(settings)
+            models.ModelSettings.of_path(graphs)
+        hint = "such as hf://some-lab/graphs/onnx/model.onnx"
+        with pytest.raises(UsageError, match=f"holds no saved_model.pb, .*{hint}"):
+            models.ModelSettings.of_path("hf://some-lab/graphs")
+        assert server.paths == []
+
+    def test_what_is_here_needs_no_request(self, server: Hub, graphs: str) -> None:
+        first = models.ModelSettings.of_path(f"{graphs}/model.onnx")
+        models.load(first)
+        pinned = fetch.pinned(graphs, first.revision)
+        server.requests.clear()
+        again = models.ModelSettings.of_path(f"{pinned}/model.onnx")
+        assert models.load(again).embedding_size == 5
+        assert server.requests == []

@@ -29,6 +29,10 @@ class OnnxKind(ModelKind):
         """Returns the path of the .onnx file."""
         return [str(_main_file(settings.local_path))]
 
+    def check_names(self, path: str, names: Collection[str]) -> None:
+        """Raises UsageError if a folder does not hold exactly one graph."""
+        _only_graph(path, names)
+
     def check(self, path: str) -> None:
         """Raises UsageError if a file is missing, shorter than the graph needs, or damaged."""
         super().check(path)
@@ -86,13 +90,18 @@ def _main_file(path: str) -> Path:
     place = Path(path)
     if not place.is_dir():
         return place
-    found = sorted(file for file in place.iterdir() if file.suffix.lower() == OnnxKind.suffix)
+    return place / _only_graph(path, [file.name for file in place.iterdir()])
+
+
+def _only_graph(path: str, names: Collection[str]) -> str:
+    found = ONNX.main_files(names)
     if len(found) == 1:
         return found[0]
     if not found:
         raise UsageError(f"--model_path {path} holds no .onnx file")
-    names = ", ".join(file.name for file in found)
-    raise UsageError(f"--model_path {path} holds several .onnx files ({names}): pass one of them")
+    raise UsageError(
+        f"--model_path {path} holds several .onnx files ({', '.join(found)}): pass one of them"
+    )
 
 
 def _only_stage(config: ModelConfig) -> StageConfig:

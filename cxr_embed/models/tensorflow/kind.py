@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cxr_embed.errors import UsageError, one_line
@@ -40,15 +40,19 @@ class SavedModelKind(ModelKind):
             folders = [Path(path)]
         return [str(folder) for folder in folders]
 
+    def check_names(self, path: str, names: Collection[str]) -> None:
+        """Raises UsageError if no folder is a SavedModel's."""
+        if not any(PurePosixPath(name).name in _GRAPHS for name in names):
+            graphs = [name for name in names if name.lower().endswith(".onnx")]
+            hint = f": pass one of its ONNX graphs, such as {path}/{graphs[0]}" if graphs else ""
+            raise UsageError(f"--model_path {path} {_no_graph(self.label)}{hint}")
+
     def check(self, path: str) -> None:
         """Raises UsageError if `path` is not the folder of a SavedModel."""
         if not Path(path).is_dir():
             raise UsageError(f"--model_path {path} does not exist or is not a folder")
         if not _is_saved_model(path):
-            raise UsageError(
-                f"--model_path {path} is not {self.label}: it holds no saved_model.pb, and no "
-                ".onnx file either"
-            )
+            raise UsageError(f"--model_path {path} {_no_graph(self.label)}")
 
     def content(self, path: str) -> dict[str, Path]:
         """Returns the graph, the variables and the assets."""
@@ -66,6 +70,10 @@ class SavedModelKind(ModelKind):
         if any(stage.feed or stage.pool for _, stage in stages):
             return None
         return [_read_wiring(folder, stage) for folder, stage in stages]
+
+
+def _no_graph(label: str) -> str:
+    return f"is not {label}: it holds no saved_model.pb, and no .onnx file either"
 
 
 def _is_saved_model(path: str) -> bool:
