@@ -30,6 +30,7 @@ class ImageRef:
             not to be an image without that being a failure.
         location: of a member of an archive: where it lies there, as the listing said, so that a
             worker need not list the archive; empty if that is unknown.
+        outputs: of a model with several outputs, the names of those to write; empty for all.
     """
 
     path: str
@@ -37,6 +38,7 @@ class ImageRef:
     folder: str = ""
     is_listed: bool = False
     location: str = ""
+    outputs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, path: str) -> ImageRef:
@@ -72,6 +74,7 @@ class Embedding:
         columns: width likewise.
         warnings: stable codes, keys of `outcomes.WARNINGS`.
         source: size and checksum of the input file, if known.
+        output: name of the output, of a model with several.
     """
 
     dicom_id: str
@@ -82,6 +85,7 @@ class Embedding:
     columns: int = 0
     warnings: tuple[str, ...] = field(default=())
     source: InputFacts | None = None
+    output: str = ""
 
 
 def dicom_id_of(path: str) -> str:

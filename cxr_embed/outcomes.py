@@ -101,6 +101,7 @@ class Embedded:
         crc32c: checksum of the input file, 8 hexadecimal digits; empty if unknown.
         floats: floats in the embedding.
         file_state: state of the record's file, see `cxr_embed.storage.file_state`.
+        outputs: name of the record's output, of a model with several.
     """
 
     dicom_id: str
@@ -113,26 +114,35 @@ class Embedded:
     crc32c: str = ""
     floats: int = 0
     file_state: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An image that was skipped on purpose; `reason` is a key of `SKIP_REASONS`."""
+    """An image that was skipped on purpose; `reason` is a key of `SKIP_REASONS`.
+
+    Of a model with several outputs, `outputs` are those that it was skipped for; empty for all.
+    """
 
     dicom_id: str
     path: str
     reason: str
     detail: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An image without a record; `reason` is a key of `FAILURE_REASONS`."""
+    """An image without a record; `reason` is a key of `FAILURE_REASONS`.
+
+    Of a model with several outputs, `outputs` are those that have none; empty for all.
+    """
 
     dicom_id: str
     path: str
     reason: str
     detail: str = ""
+    outputs: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:

@@ -22,7 +22,7 @@ from cxr_embed.storage import find_images as sources
 if TYPE_CHECKING:
     from cxr_embed.elements import ImageRef
     from cxr_embed.runs.execute import Result
-    from cxr_embed.runs.plan import Job, Plan
+    from cxr_embed.runs.plan import Job, RunPlan
 
 USAGE = """\
 Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecord per image.
@@ -147,8 +147,8 @@ def main(arguments: list[str]) -> int:
         return 0
     from cxr_embed.cli import terminal
     from cxr_embed.cli.progress import watching
-    from cxr_embed.runs.execute import execute
-    from cxr_embed.runs.plan import count_of_images, make_plan
+    from cxr_embed.runs.execute import execute_run
+    from cxr_embed.runs.plan import count_of_images, plan_run
 
     runner, beam_arguments = _beam_flags(values, rest)
     _require(values)
@@ -162,11 +162,13 @@ def main(arguments: list[str]) -> int:
     if closed and not members.is_archive(values.input_path or ""):
         log(f"warning: archives stay closed without --search_archives, such as {closed[0]}")
     model = model_flags.model_settings(values, log)
-    plan = make_plan(_job(values, refs, model, runner, beam_arguments), log)
+    plan = plan_run(_job(values, refs, model, runner, beam_arguments), log)
     with _interruptible(plan):
-        result = execute(plan, log, watching("embedding", "images", quiet=values.verbosity < 0))
-    terminal.print_summary(result)
-    return _status(result, values.skip_errors)
+        unit = "embeddings" if plan.names else "images"
+        results = execute_run(plan, log, watching("embedding", unit, quiet=values.verbosity < 0))
+    for output, result in zip(plan.outputs, results, strict=True):
+        terminal.print_summary(result, output.output)
+    return max(_status(result, values.skip_errors) for result in results)
 
 
 def _require(values: flags.FlagValues) -> None:
@@ -232,7 +234,7 @@ def _job(
 
 
 @contextmanager
-def _interruptible(plan: Plan) -> Iterator[None]:
+def _interruptible(plan: RunPlan) -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM end a local run after the next image; a second one kills.
 
     A job elsewhere does not hear them.

@@ -64,9 +64,16 @@ class Log:
             print(line, file=sys.stderr, flush=True)
 
 
-def print_summary(result: Result) -> None:
-    """Prints what came of a run."""
+def print_summary(result: Result, output: str = "") -> None:
+    """Prints what came of a run.
+
+    Args:
+        result: the result.
+        output: the name of its output, if the run has several.
+    """
     counts = result.counts
+    if output:
+        print(f"output         {output}")
     if result.handed_over:
         print(f"handed over    to {result.handed_over}")
         print(f"already there  {counts['already_there']}")

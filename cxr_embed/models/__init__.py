@@ -1,5 +1,6 @@
 """Loads and runs embedding models; `loading.ENGINES` lists the engines."""
 
+from cxr_embed.models import outputs
 from cxr_embed.models.content import content_hash, content_id
 from cxr_embed.models.loading import (
     check_is_there,
@@ -36,6 +37,7 @@ __all__ = [
     "engine_names",
     "kind_of",
     "load",
+    "outputs",
     "package_of",
     "precision_of",
 ]

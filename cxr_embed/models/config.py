@@ -25,6 +25,12 @@ name = "embedding"                # the output of the signature
 pooling = "flatten"               # or "mean": reduces an output with more axes to one vector
 embedding_size = 4096             # any other size is an error
 
+[[output]]                        # instead of [output]: several embeddings from one pass
+name = "general"                  # for people, and the folder of its records
+tensor = "feature_maps_0"         # the output of the signature
+stage = "a"                       # with [[stage]]: the folder of the stage; by default the last
+pooling = "mean"                  # as in [output], likewise embedding_size
+
 [[stage]]                         # instead of the names above: a chain of models
 folder = "a"                      # below --model_path
 signature = "serving_default"
@@ -47,6 +53,7 @@ retry_seconds = 600
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,6 +61,8 @@ from typing import Any, NoReturn
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
+from cxr_embed.models import outputs
+from cxr_embed.models.outputs import NamedOutput
 
 POOLINGS = ("flatten", "mean")
 PREPROCESSINGS = ("elixr_c",)
@@ -72,6 +81,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "": ("signature", "xla", "input", "output", "stage", "endpoint"),
     "input": ("name", "size", *IMAGE_KEYS, "bits"),
     "output": ("name", "pooling", "embedding_size"),
+    "[output]": ("name", "tensor", "pooling", "stage", "embedding_size"),
     "stage": (
         "folder", "signature", "input", "output", "constants", "feed", "fetch", "batch", "pool",
     ),
@@ -155,6 +165,7 @@ class ModelConfig:
         shortest_edge: pixels of the shorter edge for the resize of that name.
         crop: one of `CROPS`, for the same; None is `transformers`.
         interpolation: one of `INTERPOLATIONS`; None is `area`.
+        outputs: several embeddings from one pass; empty for a single one.
     """
 
     signature: str | None = None
@@ -176,10 +187,13 @@ class ModelConfig:
     shortest_edge: int | None = None
     crop: str | None = None
     interpolation: str | None = None
+    outputs: tuple[NamedOutput, ...] = ()
 
     @property
     def chain(self) -> tuple[StageConfig, ...]:
-        """The stages; a single model is a chain of one."""
+        """The stages that have to run; a single model is a chain of one."""
+        if self.outputs:
+            return outputs.stages_of(self)
         only = StageConfig(signature=self.signature, input=self.input_name, output=self.output_name)
         return self.stages or (only,)
 
@@ -267,7 +281,9 @@ class _Reader:
 
     def model(self, parsed: dict[str, Any]) -> ModelConfig:
         self._check_keys("", parsed)
-        image, output = self._table(parsed, "input"), self._table(parsed, "output")
+        image = self._table(parsed, "input")
+        several = parsed.get("output") if isinstance(parsed.get("output"), list) else []
+        output = {} if several else self._table(parsed, "output")
         config = ModelConfig(
             signature=self._typed("signature", parsed.get("signature"), str),
             input_name=self._typed("input.name", image.get("name"), str),
@@ -294,6 +310,7 @@ class _Reader:
             interpolation=self._one_of(
                 "input.interpolation", image.get("interpolation"), INTERPOLATIONS
             ),
+            outputs=tuple(self._output(table) for table in several or ()),
         )
         self._check_input(config)
         if config.stages and (config.signature or config.input_name or config.output_name):
@@ -301,7 +318,42 @@ class _Reader:
                 "with [[stage]], set signature, input and output in each stage instead of "
                 "signature, input.name and output.name"
             )
+        self._check_outputs(config)
         return config
+
+    def _output(self, table: Any) -> NamedOutput:
+        if not isinstance(table, dict):
+            self._raise("output must be a table, [output], or a list of tables, [[output]]")
+        self._check_keys("[output]", table)
+        texts = {
+            key: self._typed(f"output.{key}", table.get(key), str)
+            for key in ("name", "tensor", "stage")
+        }
+        name = texts.pop("name") or ""
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+            self._raise(
+                f"[[output]] needs a name of letters, digits, - and _, which names a folder, not "
+                f"{name!r}"
+            )
+        return NamedOutput(
+            name,
+            **texts,
+            pooling=self._one_of("output.pooling", table.get("pooling"), POOLINGS),
+            embedding_size=self._typed("output.embedding_size", table.get("embedding_size"), int),
+        )
+
+    def _check_outputs(self, config: ModelConfig) -> None:
+        folders = [stage.folder for stage in config.stages]
+        for output in config.outputs:
+            if output.stage is not None and output.stage not in folders:
+                self._raise(
+                    f"output.stage {output.stage!r} is not the folder of a [[stage]]"
+                    + (f"; there are {', '.join(folders)}" if folders else "")
+                )
+        names = [output.name.lower() for output in config.outputs]
+        double = [output.name for output in config.outputs if names.count(output.name.lower()) > 1]
+        if double:
+            self._raise(f"two [[output]] tables have the name {double[0]!r}")
 
     def _check_input(self, config: ModelConfig) -> None:
         if config.range is not None and config.range[0] == config.range[1]:

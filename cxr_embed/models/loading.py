@@ -104,7 +104,11 @@ def load(settings: ModelSettings) -> EmbeddingModel:
         UsageError: the model cannot be used, or the device or engine is not available.
     """
     check_is_there(settings)
-    model: EmbeddingModel = engine_class(settings.engine)(settings)
+    engine = engine_class(settings.engine)
+    if settings.config.outputs and not getattr(engine, "takes_several_outputs", False):
+        what = "a hosted endpoint" if settings.endpoint else f"--engine={settings.engine}"
+        raise UsageError(f"{what} gives one embedding: [[output]] in the model config needs others")
+    model: EmbeddingModel = engine(settings)
     return model
 
 

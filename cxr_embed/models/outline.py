@@ -7,9 +7,10 @@ needs neither 2 GB of memory for the weights nor the GPU of `--device=gpu`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cxr_embed import models
+from cxr_embed.models import several
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
 from cxr_embed.models.signature import Wiring, embedding_size, image_input, layout_of
@@ -24,6 +25,7 @@ class Outline:
     device: str
     max_batch_size: int | None
     best_batch_size: int
+    outputs: dict[str, slice] = field(default_factory=dict)
 
 
 def outline(settings: models.ModelSettings) -> Outline | models.EmbeddingModel:
@@ -48,10 +50,15 @@ def _outline(wirings: list[Wiring], settings: models.ModelSettings) -> Outline |
     first, last = wirings[0], wirings[-1]
     layout = models.kind_of(settings.engine).default_layout
     taken = image_input(first, config, layout)
-    size = embedding_size(last, config, layout_of(taken))
+    outputs: dict[str, slice] = {}
+    if config.outputs:
+        outputs = several.known_slices(config, wirings, layout_of(taken)) or {}
+        size = max((each.stop for each in outputs.values()), default=None)
+    else:
+        size = embedding_size(last, config, layout_of(taken))
     if size is None:
         return None
     is_open = isinstance(taken, ModelInput) and taken.is_open
     most = 1 if is_open else first.batch
     best = models.batch_size_for(device)
-    return Outline(taken, size, device, most, min(best, most or best))
+    return Outline(taken, size, device, most, min(best, most or best), outputs)

@@ -18,10 +18,14 @@ class EmbeddingModel(Protocol):
 
     Attributes:
         input: the model's input for one image.
-        embedding_size: floats in one embedding.
+        embedding_size: floats in one embedding; of several, all together.
         device: name of the device for messages, such as `cpu` or `gpu`.
         max_batch_size: maximum number of images per call; None is no limit.
         best_batch_size: default number of images per call.
+
+    An engine that gives several embeddings in one pass has two more attributes:
+    `takes_several_outputs = True` on the class, and `outputs`, which is empty unless the config has
+    several outputs: where `embed`'s vectors hold each embedding, a slice by name. See `several`.
     """
 
     input: ImageInput

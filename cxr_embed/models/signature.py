@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from cxr_embed.models.config import IMAGE_KEYS, ModelConfig, StageConfig
 from cxr_embed.models.elixr_input import ElixrInput
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
+from cxr_embed.models.outputs import NamedOutput
 from cxr_embed.models.resizing import Resizing
 from cxr_embed.models.tf_example import ExampleInput
 
@@ -46,6 +47,7 @@ class Wiring:
         output: dtype and shape of this output.
         constants: the other inputs, each with the value that fills it.
         batch: images per call if the signature fixes it, else None.
+        outputs: all outputs by name.
     """
 
     input_name: str
@@ -54,6 +56,17 @@ class Wiring:
     output: TensorSpec
     constants: tuple[tuple[str, TensorSpec, float], ...]
     batch: int | None
+    outputs: Mapping[str, TensorSpec] = field(default_factory=dict)
+
+    def spec_of(self, name: str) -> TensorSpec:
+        """Returns an output's dtype and shape.
+
+        Raises:
+            UsageError: the model has no output of this name.
+        """
+        if name not in self.outputs:
+            raise UsageError(f"the model has no output {name!r}; it has {_show(self.outputs)}")
+        return self.outputs[name]
 
     def filled(self, count: int) -> dict[str, np.ndarray]:
         """Returns the constant inputs by name, for a batch of `count` images."""
@@ -106,7 +119,8 @@ def wire(
     if batch is None and given.shape is not None and len(given.shape) > 1:
         # Some graphs declare any batch size for the input but have a fixed one in the output.
         batch = given.shape[0]
-    return Wiring(input_name, taken, output_name, given, constants, stage.batch or batch)
+    batch = stage.batch or batch
+    return Wiring(input_name, taken, output_name, given, constants, batch, dict(outputs))
 
 
 def image_input(wiring: Wiring, config: ModelConfig, default_layout: str = "NHWC") -> ImageInput:
@@ -252,17 +266,25 @@ def embedding_size(wiring: Wiring, config: ModelConfig, layout: str = "NHWC") ->
     Raises:
         UsageError: the output is not one vector per image, or not of the config's size.
     """
-    shape = wiring.output.shape
-    if shape is None:
-        return None
-    if len(shape) < 2 or (len(shape) != 2 and config.pooling is None):
-        raise UsageError(not_a_vector(wiring.output_name, str(wiring.output)))
-    gone = _averaged_axes(len(shape), layout) if config.pooling == "mean" else ()
-    sizes = [size for axis, size in enumerate(shape) if axis and axis not in gone]
-    known = [size for size in sizes if size is not None]
-    size = math.prod(known) if len(known) == len(sizes) else None
+    size = vector_size(wiring.output_name, wiring.output, config.pooling, layout)
     check_embedding_size(size, config)
     return size
+
+
+def vector_size(name: str, spec: TensorSpec, pooling: str | None, layout: str) -> int | None:
+    """Returns the floats per image of `as_vectors` if an output's shape fixes them, else None.
+
+    Raises:
+        UsageError: the output is not one vector per image.
+    """
+    if spec.shape is None:
+        return None
+    if len(spec.shape) < 2 or (len(spec.shape) != 2 and pooling is None):
+        raise UsageError(not_a_vector(name, str(spec)))
+    gone = _averaged_axes(len(spec.shape), layout) if pooling == "mean" else ()
+    sizes = [size for axis, size in enumerate(spec.shape) if axis and axis not in gone]
+    known = [size for size in sizes if size is not None]
+    return math.prod(known) if len(known) == len(sizes) else None
 
 
 def not_a_vector(name: str, found: str) -> str:
@@ -273,7 +295,7 @@ def not_a_vector(name: str, found: str) -> str:
     )
 
 
-def check_embedding_size(size: int | None, config: ModelConfig) -> None:
+def check_embedding_size(size: int | None, config: ModelConfig | NamedOutput) -> None:
     """Raises UsageError if a model's embedding size differs from its config."""
     if size is not None and config.embedding_size not in (None, size):
         raise UsageError(

@@ -61,6 +61,8 @@ class EmbedRadiographs(beam.PTransform):
     `RunInference` runs the model in whole batches. Within a bundle no batch is smaller because an
     image before it failed; the last batch of a bundle may be smaller.
 
+    A model with several outputs gives an `Embedding` for each of them, with the output's name.
+
     Keep this step fused with the one that makes the radiographs: a shuffle in between holds all
     pixels in memory or sends them over the network.
 
@@ -147,7 +149,7 @@ class _Fit(ThreadedDoFn):
 
 
 class _Split(beam.DoFn):
-    """Embedding or Failed -> one output for each, with failures counted by reason."""
+    """Embedding, embeddings or Failed -> one output for each, with failures counted by reason."""
 
     def setup(self) -> None:
         self._turn = BundleTurn()
@@ -161,9 +163,11 @@ class _Split(beam.DoFn):
     def teardown(self) -> None:
         self._turn.end()
 
-    def process(self, outcome: Embedding | Failed) -> Iterator[Any]:
+    def process(self, outcome: Embedding | Failed | list[Embedding]) -> Iterator[Any]:
         if isinstance(outcome, Failed):
             Metrics.counter(NAMESPACE, f"failed/{outcome.reason}").inc()
             yield TaggedOutput("failed", outcome)
+        elif isinstance(outcome, list):
+            yield from outcome
         else:
             yield outcome

@@ -14,6 +14,7 @@ from cxr_embed import models, storage
 from cxr_embed.elements import Embedding, ImageRef
 from cxr_embed.errors import ImageRejected
 from cxr_embed.models import ModelSettings
+from cxr_embed.models.several import outputs_of
 from cxr_embed.models.sharing import SharedModel, shared
 from cxr_embed.outcomes import Failed
 from cxr_embed.pipeline.coders import FieldsCoder, array_bytes
@@ -56,7 +57,8 @@ class EmbeddingModelHandler(ModelHandler[Any, Any, SharedModel]):
     """Runs one model on whole batches and gives each image its embedding or its failure.
 
     Elements are `FittedImage`, as `EmbedRadiographs` makes them, or (`ImageRef`, `Radiograph`),
-    which are then fitted here, one after the other. Predictions are `Embedding` or `Failed`.
+    which are then fitted here, one after the other. Predictions are `Embedding` or `Failed`; of a
+    model with several outputs, a list with an `Embedding` for each one that the reference names.
 
     A process holds a model once, however many handlers and threads ask for it; its calls are one
     at a time. One bad image of a batch costs no other image its embedding. What any image would
@@ -89,7 +91,7 @@ class EmbeddingModelHandler(ModelHandler[Any, Any, SharedModel]):
         batch: Sequence[FittedImage | tuple[ImageRef, Radiograph]],
         model: SharedModel,
         inference_args: dict[str, Any] | None = None,
-    ) -> list[Embedding | Failed]:
+    ) -> list[Embedding | Failed | list[Embedding]]:
         """Returns an `Embedding` or a `Failed` for each image of a batch, in order."""
         images = [item if isinstance(item, FittedImage) else fit(model, *item) for item in batch]
         fitted = [image.fitted for image in images if not isinstance(image.fitted, ImageRejected)]
@@ -98,7 +100,10 @@ class EmbeddingModelHandler(ModelHandler[Any, Any, SharedModel]):
             image.fitted if isinstance(image.fitted, ImageRejected) else next(vectors)
             for image in images
         )
-        return list(map(_outcome, images, results))
+        outputs = outputs_of(model.model)
+        return [
+            _outcome(image, found, outputs) for image, found in zip(images, results, strict=True)
+        ]
 
     def get_num_bytes(self, batch: Sequence[Any]) -> int:
         """Returns the bytes that go into the model; the base class would pickle the batch."""
@@ -116,11 +121,21 @@ def fit(model: SharedModel, ref: ImageRef, radiograph: Radiograph) -> FittedImag
     return FittedImage(ref, model.fit(radiograph), rows, columns, warnings, radiograph.source)
 
 
-def _outcome(image: FittedImage, result: np.ndarray | ImageRejected) -> Embedding | Failed:
+def _outcome(
+    image: FittedImage, result: np.ndarray | ImageRejected, outputs: dict[str, slice]
+) -> Embedding | Failed | list[Embedding]:
     ref = image.ref
     if isinstance(result, ImageRejected):
-        return Failed(ref.dicom_id, ref.path, result.reason, result.detail)
+        return Failed(ref.dicom_id, ref.path, result.reason, result.detail, ref.outputs)
+    if outputs:
+        wanted = ref.outputs or outputs
+        return [_embedding(image, result[outputs[name]], name) for name in wanted]
+    return _embedding(image, result)
+
+
+def _embedding(image: FittedImage, values: np.ndarray, output: str = "") -> Embedding:
+    ref = image.ref
     return Embedding(
-        ref.dicom_id, ref.path, result, ref.folder,
-        image.rows, image.columns, image.warnings, image.source,
+        ref.dicom_id, ref.path, values, ref.folder,
+        image.rows, image.columns, image.warnings, image.source, output,
     )  # fmt: skip

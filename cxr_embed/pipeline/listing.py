@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from typing import Any
 
 import apache_beam as beam
 
@@ -69,4 +70,9 @@ def read_work_list(path: str) -> list[ImageRef]:
     Raises:
         OSError: it cannot be read.
     """
-    return [ImageRef(*json.loads(line)) for line in storage.read_bytes(path).splitlines()]
+    return [_ref(*json.loads(line)) for line in storage.read_bytes(path).splitlines()]
+
+
+def _ref(*fields: Any) -> ImageRef:
+    ref = ImageRef(*fields)
+    return replace(ref, outputs=tuple(ref.outputs))  # JSON has no tuples

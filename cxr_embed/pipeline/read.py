@@ -111,8 +111,7 @@ class _Read(ThreadedDoFn):
         try:
             return Result(None, (ref, self._read(ref, counts)), counts)
         except ImageSkipped as skipped:
-            outcome = Skipped(ref.dicom_id, ref.path, skipped.reason, skipped.detail)
-            return _ended("skipped", outcome, counts)
+            return _ended("skipped", _skipped(ref, skipped.reason, skipped.detail), counts)
         except ImageRejected as rejected:
             return _rejected(ref, rejected, counts)
         except storage.BadMember as error:
@@ -125,7 +124,7 @@ class _Read(ThreadedDoFn):
             if isinstance(error, PlaceUnavailable):
                 self._unavailable.failed(error)
             detail = one_line(getattr(error, "strerror", None) or error)
-            return _ended("failed", Failed(ref.dicom_id, ref.path, "read_error", detail), counts)
+            return _ended("failed", _failed(ref, "read_error", detail), counts)
 
     def _read(self, ref: ImageRef, counts: dict[str, int]) -> Radiograph:
         since = time.perf_counter()
@@ -156,10 +155,16 @@ def _rejected(ref: ImageRef, rejected: ImageRejected, counts: dict[str, int]) ->
     # Folders of images hold reports and licences, too. A file that a search came across, that is
     # named like something else and is something else, is not a failure.
     if rejected.reason == "not_an_image" and not ref.is_listed and OTHER_NAME.search(ref.path):
-        outcome = Skipped(ref.dicom_id, ref.path, "not_an_image", rejected.detail)
-        return _ended("skipped", outcome, counts)
-    failed = Failed(ref.dicom_id, ref.path, rejected.reason, rejected.detail)
-    return _ended("failed", failed, counts)
+        return _ended("skipped", _skipped(ref, "not_an_image", rejected.detail), counts)
+    return _ended("failed", _failed(ref, rejected.reason, rejected.detail), counts)
+
+
+def _skipped(ref: ImageRef, reason: str, detail: str) -> Skipped:
+    return Skipped(ref.dicom_id, ref.path, reason, detail, ref.outputs)
+
+
+def _failed(ref: ImageRef, reason: str, detail: str) -> Failed:
+    return Failed(ref.dicom_id, ref.path, reason, detail, ref.outputs)
 
 
 def _ended(tag: str, outcome: Failed | Skipped, counts: dict[str, int]) -> Result:

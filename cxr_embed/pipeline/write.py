@@ -36,7 +36,8 @@ class WriteRecords(beam.PTransform):
     """Writes one `<dicom_id>.tfrecord` for each embedding: `Embedding` in, `WriteResult` out.
 
     A record appears whole or not at all. What any record would meet (a full disk, no permission)
-    fails the bundle with `MachineFault`.
+    fails the bundle with `MachineFault`. An embedding of one of several outputs goes into a folder
+    with the output's name.
 
     Args:
         output_path: a folder, made if missing, or a bucket's prefix.
@@ -96,7 +97,8 @@ class _Write(ThreadedDoFn):
         since = time.perf_counter()
         folder = element.folder if self._layout == "mirror" else ""
         record = record_path(element.dicom_id, folder)
-        target = self._start + record
+        named = (element.output,) if element.output else ()
+        target = self._start + (f"{element.output}/{record}" if named else record)
         data = encode_record(Record(element.image_id, element.values))
         try:
             storage.write_whole(target, data, replace=self._replace)
@@ -104,7 +106,7 @@ class _Write(ThreadedDoFn):
             if fault := machine_fault(error, Stage.WRITE, target):
                 raise fault from error
             detail = one_line(error.strerror or error)
-            failed = Failed(element.dicom_id, element.image_id, "write_error", detail)
+            failed = Failed(element.dicom_id, element.image_id, "write_error", detail, named)
             return Result("failed", failed, {"failed/write_error": 1})
         source = element.source
         embedded = Embedded(
@@ -114,6 +116,9 @@ class _Write(ThreadedDoFn):
             source.crc32c if source else "",
             len(element.values),
             file_state(target),
+            named,
         )  # fmt: skip
         counts = {"embedded": 1, "write_microseconds": round(1e6 * (time.perf_counter() - since))}
+        if named:
+            counts[f"embedded/{element.output}"] = 1
         return Result(None, embedded, counts)

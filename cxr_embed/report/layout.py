@@ -133,7 +133,11 @@ def _space(report: Report, space: Space) -> dict[str, Any]:
 def _histogram_of(
     values: np.ndarray, bins: int = 40, weights: Any = None, **words: str
 ) -> Histogram:
-    heights, edges = np.histogram(values, bins, weights=weights)
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    # Values that differ by rounding only cannot be divided into bins.
+    is_one_value = high - low <= 1e-5 * max(abs(low), abs(high), 1e-6)
+    limits = (low - 0.5, high + 0.5) if is_one_value else None
+    heights, edges = np.histogram(values, bins, limits, weights=weights)
     return histogram(edges, heights, **words)
 
 

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import os
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_embed import models, storage
 from cxr_embed.errors import MachineFault, UsageError, one_line
-from cxr_embed.faults import machine_fault
 from cxr_embed.models import inputs
 from cxr_embed.models.outline import Outline, outline
-from cxr_embed.outcomes import Stage
+from cxr_embed.models.several import outputs_of
 from cxr_embed.runs import resume, tables
-from cxr_embed.runs.fingerprint import OutputConfig, require_same_software, write_output_config
+from cxr_embed.runs.fingerprint import require_same_software
 from cxr_embed.runs.folder import write_manifest
 from cxr_embed.runs.manifest import Conditions, make_manifest
-from cxr_embed.runs.plan import Log, Plan
+from cxr_embed.runs.plan import Job, Log, Plan, RunPlan
+from cxr_embed.runs.preparing import prepare_output, reserved_space
 from cxr_embed.runs.progress import Progress, progress_of
 from cxr_embed.runs.sink import RunTables, files_of
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.graph import GraphSettings
     from cxr_embed.pipeline.launch import Metrics
-
-# Upper estimates of the size of a manifest and of a table row without its path.
-_MANIFEST_BYTES, _ROW_BYTES = 64 << 10, 400
 
 # Displays progress while images are embedded. Receives the counts and the number of images.
 Watch = Callable[[Progress, int], AbstractContextManager[None]]
@@ -75,57 +67,74 @@ class Result:
 
 
 def execute(plan: Plan, log: Log, watch: Watch) -> Result:
+    """Executes the plan of a single output; see `execute_run`."""
+    return execute_run(RunPlan(plan.job, [plan]), log, watch)[0]
+
+
+def execute_run(run: RunPlan, log: Log, watch: Watch) -> list[Result]:
     """Executes a plan.
 
     Args:
-        plan: the plan.
+        run: the plan.
         log: logs one line for the user.
         watch: displays progress.
 
     Returns:
-        The result, also of a run that ended with an error. Tables and manifest are written.
+        The result for each output, also of a run that ended with an error. Tables and manifests
+        are written.
 
     Raises:
         UsageError: the model cannot be used. Nothing has been written in this case.
         MachineFault: tables or manifest cannot be written.
     """
-    job = plan.job
+    job = run.job
     conditions = Conditions(
         datetime.datetime.now(datetime.UTC), job.batch_size, job.model.device, job.decode_threads
     )
-    resume.remove_abandoned(job.output_path, plan.temporary)
-    result = Result(plan.folder, _counts(plan, tables.Counts()))
+    for plan in run.outputs:
+        resume.remove_abandoned(plan.job.output_path, plan.temporary)
+    results = [Result(plan.folder, _counts(plan, tables.Counts())) for plan in run.outputs]
     metrics: Metrics | None = None
     reserve = contextlib.ExitStack()
-    if plan.todo:
+    if run.todo:
         # This reference keeps the model loaded for the graph's workers in this process.
-        model = _load_model(plan, conditions, log)
-        reserve.enter_context(_reserved_space(plan))
-        _prepare_output(plan)
-        metrics = _run(plan, conditions, result, log, watch)
+        model = _load_model(run, conditions, log)
+        started = [plan for plan in run.outputs if plan.todo]
+        for plan in started:
+            reserve.enter_context(reserved_space(plan))
+        for plan in started:
+            prepare_output(plan)
+        metrics = _run(run, conditions, results, log, watch)
         del model
     reserve.close()
     try:
-        _graph_tables(plan).flush()  # a failed bundle has not stored its last rows
-        if plan.checked:
-            resume.write_checked(plan.folder, plan.checked)
-        if result.handed_over:
-            result.counts["not_attempted"] = 0  # unknown here
-        else:
-            merged = tables.merge(files_of(plan.folder))
-            if not merged.total and metrics is not None and not job.is_local:
-                # The shards are not visible here, but the service reports its counters.
-                merged = tables.Counts.from_counters(metrics.counters)
-            result.counts = _counts(plan, merged)
-            result.skipped, result.failed = merged.skipped, merged.failed
-            if 0 < job.max_failures < sum(merged.failed.values()) and result.error is not None:
-                result.ended = "max_failures"  # workers elsewhere stopped the run
-        write_manifest(plan.folder, make_manifest(plan, result, metrics, conditions))
+        _graph_tables(run).flush()  # a failed bundle has not stored its last rows
+        for plan, result in zip(run.outputs, results, strict=True):
+            _conclude(plan, result, metrics, conditions)
     except (OSError, MachineFault) as error:
-        if result.error is not None:  # the same fault ended the run, with more detail
-            return result
+        if results[0].error is not None:  # the same fault ended the run, with more detail
+            return results
         raise MachineFault(f"{plan.folder} cannot be written: {one_line(error)}") from error
-    return result
+    return results
+
+
+def _conclude(plan: Plan, result: Result, metrics: Metrics | None, conditions: Conditions) -> None:
+    """Writes the final tables and the manifest of one output, and completes its result."""
+    job = plan.job
+    if plan.checked:
+        resume.write_checked(plan.folder, plan.checked)
+    if result.handed_over:
+        result.counts["not_attempted"] = 0  # unknown here
+    else:
+        merged = tables.merge(files_of(plan.folder))
+        if not merged.total and metrics is not None and not job.is_local:
+            # The shards are not visible here, but the service reports its counters.
+            merged = tables.Counts.from_counters(metrics.counters, plan.output)
+        result.counts = _counts(plan, merged)
+        result.skipped, result.failed = merged.skipped, merged.failed
+        if 0 < job.max_failures < sum(merged.failed.values()) and result.error is not None:
+            result.ended = "max_failures"  # workers elsewhere stopped the run
+    write_manifest(plan.folder, make_manifest(plan, result, metrics, conditions))
 
 
 def _counts(plan: Plan, found: tables.Counts) -> dict[str, int]:
@@ -137,42 +146,48 @@ def _counts(plan: Plan, found: tables.Counts) -> dict[str, int]:
     }
 
 
-def _load_model(plan: Plan, conditions: Conditions, log: Log) -> object:
+def _load_model(run: RunPlan, conditions: Conditions, log: Log) -> object:
     """Loads the model, or reads only its signature if remote workers load it."""
     from cxr_embed.models.sharing import shared
     from cxr_embed.pipeline.threads import reading_threads  # Beam takes seconds to import
 
-    job = plan.job
-    settings = worker_settings(plan)
+    job = run.job
+    settings = worker_settings(run)
     since = time.perf_counter()
     holder = shared(settings) if job.is_local else None
     model = outline(settings) if holder is None else holder.model
     conditions.load_seconds = time.perf_counter() - since
-    conditions.batch_size, conditions.device = _check_model(plan, model), model.device
+    conditions.batch_size, conditions.device = _batch_size(job, model), model.device
     paths = (job.output_path, job.refs[0].path)
     conditions.decode_threads = reading_threads(
         job.decode_threads,
         device=conditions.device,
         is_remote=any(storage.is_remote(path) for path in paths),
     )
-    log(_describe(plan, model, conditions))
-    plan.embedding_size = model.embedding_size
+    outputs = outputs_of(model)
+    for plan in run.outputs:
+        part = outputs.get(plan.output)
+        size = model.embedding_size if part is None else part.stop - part.start
+        if plan.embedding_size not in (None, size):
+            raise UsageError(
+                f"the model gives embeddings of {size} floats, the records in "
+                f"{plan.job.output_path} have {plan.embedding_size}"
+            )
+        plan.embedding_size = size
+    log(_describe(run, model, conditions))
     return holder or model
 
 
-def worker_settings(plan: Plan) -> models.ModelSettings:
+def worker_settings(run: RunPlan) -> models.ModelSettings:
     """Returns the model settings for workers, which reject a model with other content."""
-    return plan.job.model.with_content(plan.fingerprint["model_sha256"])
+    model = run.job.model
+    # With several outputs, each fingerprint holds the hash of the stages that it needs.
+    content = run.outputs[0].fingerprint["model_sha256"]
+    return model.with_content(models.content_id(model) if run.names else content)
 
 
-def _check_model(plan: Plan, model: models.EmbeddingModel | Outline) -> int:
-    """Checks the loaded model against the output and the flags; returns the batch size."""
-    job = plan.job
-    if plan.embedding_size not in (None, model.embedding_size):
-        raise UsageError(
-            f"the model gives embeddings of {model.embedding_size} floats, the records in "
-            f"{job.output_path} have {plan.embedding_size}"
-        )
+def _batch_size(job: Job, model: models.EmbeddingModel | Outline) -> int:
+    """Returns the batch size that the flags or the model choose."""
     wanted = job.batch_size or model.best_batch_size
     if model.max_batch_size is not None and wanted > model.max_batch_size:
         raise UsageError(
@@ -181,77 +196,39 @@ def _check_model(plan: Plan, model: models.EmbeddingModel | Outline) -> int:
     return wanted
 
 
-def _describe(plan: Plan, model: models.EmbeddingModel | Outline, conditions: Conditions) -> str:
-    settings = plan.job.model
+def _describe(run: RunPlan, model: models.EmbeddingModel | Outline, conditions: Conditions) -> str:
+    settings = run.job.model
     precision = models.precision_of(settings)
     engine = "" if settings.endpoint else f" with {settings.engine} in {precision}"
     loaded = (
-        f"loaded in {conditions.load_seconds:.1f} s" if plan.job.is_local else "loaded by workers"
+        f"loaded in {conditions.load_seconds:.1f} s" if run.job.is_local else "loaded by workers"
+    )
+    floats = " and ".join(
+        f"{plan.embedding_size} floats" + (f" ({plan.output})" if plan.output else "")
+        for plan in run.outputs
     )
     return (
         f"model {settings.path}: {inputs.describe(model.input)} in, "
-        f"{model.embedding_size} floats out, on {model.device}{engine}, "
+        f"{floats} out, on {model.device}{engine}, "
         f"batch size {conditions.batch_size}, {conditions.decode_threads} decoding threads "
         f"({loaded})"
     )
 
 
-def _prepare_output(plan: Plan) -> None:
-    """Removes old records, then writes the fingerprint.
-
-    In this order, a run that is killed never leaves old records beside a new fingerprint.
-    """
-    output_path = plan.job.output_path
-    assert plan.embedding_size is not None
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda r: storage.remove(storage.join(output_path, r)), plan.replace))
-        write_output_config(output_path, OutputConfig(plan.config_fingerprint, plan.embedding_size))
-    except OSError as error:
-        raise UsageError(
-            f"--output_path {output_path} cannot be written to: {error.strerror or error}"
-        ) from error
-
-
-def _reserved_space(plan: Plan) -> contextlib.AbstractContextManager[Any]:
-    """Reserves disk space for tables and manifest, in case records fill the output's disk.
-
-    The reserved file has no name, so the operating system removes it when the process ends.
-    """
-    if storage.is_remote(plan.folder) or not hasattr(os, "posix_fallocate"):
-        return contextlib.nullcontext()
-    size = _MANIFEST_BYTES + sum(2 * len(ref.path) + _ROW_BYTES for ref in plan.todo)
-    try:
-        Path(plan.folder).mkdir(parents=True, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=plan.folder)  # noqa: SIM115  closed by the caller
-        os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            with contextlib.suppress(OSError):  # nothing was written
-                Path(plan.folder).rmdir()
-                Path(plan.folder).parent.rmdir()
-            fault = machine_fault(error, Stage.WRITE, f"--output_path {plan.job.output_path}")
-            raise (fault or error) from error
-        raise UsageError(
-            f"--output_path {plan.job.output_path} cannot be written to: {error.strerror or error}"
-        ) from error
-    return file
-
-
 def _run(
-    plan: Plan, conditions: Conditions, result: Result, log: Log, watch: Watch
+    run: RunPlan, conditions: Conditions, results: list[Result], log: Log, watch: Watch
 ) -> Metrics | None:
-    """Runs the graph and records in `result` how it ended."""
+    """Runs the graph and records in the results how it ended."""
     from cxr_embed.pipeline import launch  # Beam takes seconds to import
 
-    job = plan.job
-    progress = progress_of(plan.run_id, job.max_failures)
+    job, result = run.job, results[0]
+    progress = progress_of(run.run_id, job.max_failures)
     metrics = None
-    with watch(progress, len(plan.todo)):
+    with watch(progress, run.records):
         since = time.perf_counter()
         try:
             ended = launch.run(
-                plan.todo, _graph_settings(plan, conditions), plan.folder,
+                run.todo, _graph_settings(run, conditions), run.outputs[0].folder,
                 job.runner or launch.LOCAL_RUNNER, job.beam_arguments,
                 log=log, on_counters=partial(_follow, progress),
             )  # fmt: skip
@@ -268,21 +245,24 @@ def _run(
     elif progress.has_too_many_failures:
         result.ended = "max_failures"
     conditions.first_image_seconds = (progress.first or since) - since
+    for other in results[1:]:
+        other.seconds, other.ended, other.error = result.seconds, result.ended, result.error
+        other.handed_over = result.handed_over
     return metrics
 
 
-def _graph_tables(plan: Plan) -> RunTables:
-    return RunTables(plan.job.output_path, plan.run_id, plan.job.max_failures)
+def _graph_tables(run: RunPlan) -> RunTables:
+    return RunTables(run.job.output_path, run.run_id, run.job.max_failures, outputs=run.names)
 
 
-def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
+def _graph_settings(run: RunPlan, conditions: Conditions) -> GraphSettings:
     from cxr_embed.pipeline.graph import GraphSettings
 
-    job = plan.job
+    job = run.job
     return GraphSettings(
-        model=worker_settings(plan),
+        model=worker_settings(run),
         output_path=job.output_path,
-        tables=_graph_tables(plan),
+        tables=_graph_tables(run),
         # Remote workers have other cores and other devices than this machine.
         batch_size=conditions.batch_size if job.is_local else job.batch_size,
         read_threads=conditions.decode_threads if job.is_local else job.decode_threads,
@@ -292,7 +272,7 @@ def _graph_settings(plan: Plan, conditions: Conditions) -> GraphSettings:
         max_pixels=job.max_pixels,
         layout=job.layout,
         replace=job.overwrite,
-        check_worker=partial(require_same_software, plan.fingerprint),
+        check_worker=partial(require_same_software, run.outputs[0].fingerprint),
     )
 
 

@@ -47,6 +47,7 @@ def make_manifest(
         "started": conditions.started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "fingerprint": plan.fingerprint,
+        **({"output": plan.output} if plan.output else {}),
         "model_path": job.model.path,
         "model_revision": job.model.hub_commit,
         "device": conditions.device,

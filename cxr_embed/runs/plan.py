@@ -1,9 +1,14 @@
-"""Plans a run: compares the requested images with the valid records in the output."""
+"""Plans a run: compares the requested images with the valid records in the output.
+
+A run of a model with several outputs has a plan for each of them. Each is that of a job with this
+output alone, so that the folder of an output is like any other output.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cxr_embed import models, storage
 from cxr_embed.elements import ImageRef
@@ -69,6 +74,7 @@ class Plan:
         embedding_size: floats in an embedding; None until a model has been loaded.
         checked: existing records that had to be read, noted for the next run.
         run_id: the run's name.
+        output: name of the output, if the run has several.
     """
 
     job: Job
@@ -80,11 +86,85 @@ class Plan:
     embedding_size: int | None = None
     checked: dict[str, resume.KnownRecord] = field(default_factory=dict)
     run_id: str = field(default_factory=new_run_id)
+    output: str = ""
 
     @property
     def folder(self) -> str:
         """The run's folder."""
         return run_folder(self.job.output_path, self.run_id)
+
+
+@dataclass
+class RunPlan:
+    """The plans of all outputs of a run, usually of one.
+
+    Attributes:
+        job: the job as the user requested it. With several outputs, they are in folders of its
+            output path.
+        outputs: the plan of each output.
+    """
+
+    job: Job
+    outputs: list[Plan]
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.outputs[0].run_id
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of several outputs; empty for a single one."""
+        return tuple(plan.output for plan in self.outputs if plan.output)
+
+    @property
+    def records(self) -> int:
+        """The number of records to write."""
+        return sum(len(plan.todo) for plan in self.outputs)
+
+    @functools.cached_property
+    def todo(self) -> list[ImageRef]:
+        """The images without a valid record in some output. Each is computed once."""
+        if not self.names:
+            return self.outputs[0].todo
+        missing: dict[ImageRef, list[str]] = {}
+        for plan in self.outputs:
+            for ref in plan.todo:
+                missing.setdefault(ref, []).append(plan.output)
+        wanted = ((ref, tuple(missing[ref])) for ref in self.job.refs if ref in missing)
+        # No names stand for all outputs, which is the usual case and keeps references small.
+        return [
+            ref if names == self.names else replace(ref, outputs=names) for ref, names in wanted
+        ]
+
+
+def plan_run(job: Job, log: Log) -> RunPlan:
+    """Compares a job with its output, or with each of its outputs; writes nothing.
+
+    Raises:
+        UsageError: as `make_plan`; or the folder of the several outputs is itself an output.
+    """
+    parts = models.outputs.parts(job.model.config)
+    if not parts:
+        return RunPlan(job, [make_plan(job, log)])
+    if _output_config(job) is not None:
+        raise UsageError(
+            f"--output_path {job.output_path} holds the records of one output, and this model "
+            f"config has several ({', '.join(parts)}), which get folders in it: pass another one"
+        )
+    run_id, plans = new_run_id(), []
+    for name, config in parts.items():
+        model = replace(job.model, config=config)
+        part = replace(job, output_path=storage.join(job.output_path, name), model=model)
+        plan = make_plan(part, functools.partial(_log_of_output, log, name))
+        plan.run_id, plan.output = run_id, name
+        plans.append(plan)
+    return RunPlan(job, plans)
+
+
+def _log_of_output(log: Log, name: str, line: str) -> None:
+    mark = "warning: " if line.startswith("warning: ") else ""
+    log(f"{mark}{name}: {line.removeprefix(mark)}")
 
 
 def make_plan(job: Job, log: Log) -> Plan:

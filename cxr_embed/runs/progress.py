@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 
-from cxr_embed.outcomes import Outcome
+from cxr_embed.outcomes import Failed, Outcome
 from cxr_embed.runs.tables import table_of
 
 
@@ -15,7 +15,7 @@ class RunStopped(Exception):
 
 
 class Progress:
-    """Thread-safe counts of outcomes by table: `embedded`, `skipped` and `failures`.
+    """Thread-safe counts of records by table: `embedded`, `skipped` and `failures`.
 
     Args:
         max_failures: the run stops when more images than this have failed; 0 is no limit.
@@ -24,6 +24,7 @@ class Progress:
     def __init__(self, max_failures: int = 0) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._failed = 0
         self._max_failures = max_failures
         self._first: float | None = None
         self._stop = threading.Event()
@@ -33,17 +34,24 @@ class Progress:
         """Time of the first outcome, by `time.perf_counter`; None before that."""
         return self._first
 
-    def add(self, outcome: Outcome) -> None:
-        """Counts one outcome."""
+    def add(self, outcome: Outcome, records: int = 1) -> None:
+        """Counts one outcome.
+
+        Args:
+            outcome: the outcome.
+            records: number of records that it decides on: of several outputs, one for each.
+        """
         with self._lock:
             if self._first is None:
                 self._first = time.perf_counter()
-            self._counts[table_of(outcome)] += 1
+            self._counts[table_of(outcome)] += records
+            self._failed += isinstance(outcome, Failed)
 
     def set_counts(self, counts: dict[str, int]) -> None:
         """Replaces the counts by those of a remote job."""
         with self._lock:
             self._counts = Counter(counts)
+            self._failed = counts.get("failures", 0)
 
     def counts(self) -> dict[str, int]:
         """Returns the counts so far."""
@@ -62,7 +70,7 @@ class Progress:
     @property
     def has_too_many_failures(self) -> bool:
         """Whether more images have failed than `max_failures` allows."""
-        return 0 < self._max_failures < self._counts["failures"]
+        return 0 < self._max_failures < self._failed
 
 
 _runs: dict[str, Progress] = {}

@@ -164,7 +164,8 @@ def writer_of(output_path: str, run_id: str) -> ShardWriter:
     """Returns this process's writer for a run."""
     with _writers_lock:
         if (output_path, run_id) not in _writers:
-            _writers.clear()  # one run at a time
+            if any(other != run_id for _, other in _writers):
+                _writers.clear()  # one run at a time
             _writers[output_path, run_id] = ShardWriter(run_folder(output_path, run_id))
         return _writers[output_path, run_id]
 
@@ -184,14 +185,20 @@ class Counts:
     failed: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def from_counters(cls, counters: dict[str, int]) -> Counts:
-        """Returns the counts from the graph's counters. A repeated bundle counts twice."""
+    def from_counters(cls, counters: dict[str, int], output: str = "") -> Counts:
+        """Returns the counts from the graph's counters. A repeated bundle counts twice.
+
+        Args:
+            counters: the counters by name.
+            output: count only the records of this one of several outputs.
+        """
 
         def by_reason(prefix: str) -> dict[str, int]:
             names = sorted(name for name in counters if name.startswith(prefix))
             return {name.removeprefix(prefix): counters[name] for name in names if counters[name]}
 
-        return cls(counters.get("embedded", 0), by_reason("skipped/"), by_reason("failed/"))
+        embedded = counters.get(f"embedded/{output}" if output else "embedded", 0)
+        return cls(embedded, by_reason("skipped/"), by_reason("failed/"))
 
     @property
     def total(self) -> int:

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from faulty_output import HOSTILE, Output
 from running import Ran
 
 from cxr_embed.cli import main as cli_main
 from cxr_embed.cli import report, search
+from cxr_embed.records import Record, encode_record
+from cxr_embed.storage import write_whole
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -79,6 +82,15 @@ def test_nothing_but_records(tell: Any, output: Output, tmp_path: Path) -> None:
     assert "it is unknown how these embeddings were made" in words
     assert "Pictures are turned off" in words
     assert "There are only records: no run tables and no settings" in words
+
+
+def test_embeddings_that_differ_by_rounding_only(tell: Any, tmp_path: Path) -> None:
+    records = tmp_path / "alike"
+    for number in range(3):
+        values = np.nextafter(np.float32([0.1, 0.2, 0.3]), np.float32(number))
+        data = encode_record(Record(f"{number}.dcm", values))
+        write_whole(str(records / f"{number}.tfrecord"), data)
+    assert tell(tmp_path / "page.html", input_path=records).status == 0
 
 
 def test_inputs_that_are_gone(tell: Any, output: Output, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxr_embed.outcomes import Embedded, Failed, Skipped
-from cxr_embed.runs.folder import new_run_id
+from cxr_embed.runs.folder import RunFiles, new_run_id, run_folder
 from cxr_embed.runs.progress import Progress, RunStopped, progress_of
 from cxr_embed.runs.sink import RunTables, files_of
 from cxr_embed.runs.tables import read_table
@@ -69,6 +69,10 @@ class TestProgress:
         assert progress_of(run_id) is not progress_of(new_run_id())
 
 
+def files(tables: RunTables) -> RunFiles:
+    return files_of(run_folder(tables.output_path, tables.run_id))
+
+
 class TestRunTables:
     @pytest.fixture
     def tables(self, tmp_path: Path) -> RunTables:
@@ -81,18 +85,22 @@ class TestRunTables:
         tables.add(SKIPPED)
         tables.flush()
         assert progress_of(tables.run_id).counts() == {"embedded": 1, "skipped": 1}
-        assert len(list(read_table(files_of(tables.folder), "embedded"))) == 1
+        assert len(list(read_table(files(tables), "embedded"))) == 1
         tables.merge()
-        assert files_of(tables.folder).names == {"embedded.csv", "failures.csv", "skipped.csv"}
+        assert files(tables).names == {
+            "embedded.csv",
+            "failures.csv",
+            "skipped.csv",
+        }
 
     def test_an_interrupted_run_stops_and_its_last_row_is_stored(self, tables: RunTables) -> None:
         progress_of(tables.run_id, 1).interrupt()
         with pytest.raises(RunStopped, match="interrupted"):
             tables.add(EMBEDDED)
-        assert len(list(read_table(files_of(tables.folder), "embedded"))) == 1
+        assert len(list(read_table(files(tables), "embedded"))) == 1
 
     def test_too_many_failures_stop_it_likewise(self, tables: RunTables) -> None:
         tables.add(FAILED)
         with pytest.raises(RunStopped, match="too many failures"):
             tables.add(FAILED)
-        assert len(list(read_table(files_of(tables.folder), "failures"))) == 2
+        assert len(list(read_table(files(tables), "failures"))) == 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_embed.models import inputs
+from cxr_embed.models import inputs, outputs, several
 from cxr_embed.models.fit import ModelInput, float_type
 from cxr_embed.models.measuring import measured_embedding_size
 from cxr_embed.models.onnx.kind import ONNX
@@ -43,6 +43,7 @@ class OnnxModel:
     """
 
     kind = ONNX
+    takes_several_outputs = True
 
     def __init__(self, settings: ModelSettings) -> None:
         config = settings.config
@@ -57,6 +58,14 @@ class OnnxModel:
         self.best_batch_size = min(best, self.max_batch_size or best)
         # A new number of images makes a GPU choose its kernels again.
         self._batch = self._wiring.batch or (None if self.device == "cpu" else self.best_batch_size)
+        self._names = (self._wiring.output_name, *outputs.further_tensors(config, 0))
+        self.outputs: dict[str, slice] = {}
+        if config.outputs:
+            self.outputs = several.known_slices(
+                config, [self._wiring], layout_of(self.input)
+            ) or several.measured_slices(self, config)
+            self.embedding_size = max(each.stop for each in self.outputs.values())
+            return
         known = embedding_size(self._wiring, config, layout_of(self.input))
         self.embedding_size = known or measured_embedding_size(
             self.fit, self.embed, self._wiring.output_name
@@ -79,21 +88,35 @@ class OnnxModel:
         Raises:
             ValueError: the graph does not give one result for each image.
         """
+        if self.outputs:
+            return np.concatenate(self.vectors(images), axis=1)
+        (values,) = self._tensors(images).values()
+        vectors = as_vectors(values, self._config.pooling, layout_of(self.input))
+        return vectors.astype(np.float32, copy=False)
+
+    def vectors(self, images: Sequence[Any]) -> list[np.ndarray]:
+        """Returns float32 of shape (n, size) for each of several outputs, like `embed`."""
+        given = [self._tensors(images)]
+        return several.vectors_of(self._config, [self._wiring], given, layout_of(self.input))
+
+    def _tensors(self, images: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Returns the wanted tensors by name."""
         values = inputs.stack(images)
         size = self._batch or len(values)
         batches = [values[start : start + size] for start in range(0, len(values), size)]
-        return np.concatenate([self._embed(batch, size) for batch in batches])
+        given = zip(*(self._one_call(batch, size) for batch in batches), strict=True)
+        return dict(zip(self._names, map(np.concatenate, given), strict=True))
 
-    def _embed(self, values: np.ndarray, size: int) -> np.ndarray:
+    def _one_call(self, values: np.ndarray, size: int) -> list[np.ndarray]:
         """Runs one batch, filled up to `size` images."""
         given = inputs.pad(values, size)
-        result = self._run({self._wiring.input_name: given, **self._wiring.filled(size)})
-        if len(result) != size:
-            raise ValueError(f"the model gave {len(result)} results for {size} images")
-        vectors = as_vectors(result[: len(values)], self._config.pooling, layout_of(self.input))
-        return vectors.astype(np.float32, copy=False)
+        results = self._run({self._wiring.input_name: given, **self._wiring.filled(size)})
+        for result in results:
+            if len(result) != size:
+                raise ValueError(f"the model gave {len(result)} results for {size} images")
+        return [result[: len(values)] for result in results]
 
-    def _run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         ort_value = import_runtime().OrtValue
         given = {
             name: ort_value.ortvalue_from_numpy_with_onnx_type(value.view(np.uint16), _BFLOAT16)
@@ -101,8 +124,7 @@ class OnnxModel:
             else ort_value.ortvalue_from_numpy(np.ascontiguousarray(value))
             for name, value in feeds.items()
         }
-        (result,) = self._session.run_with_ort_values([self._wiring.output_name], given)
-        return _as_array(result)
+        return list(map(_as_array, self._session.run_with_ort_values(list(self._names), given)))
 
 
 def _as_array(value: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -21,29 +22,38 @@ _log = logging.getLogger(__name__)
 
 
 class Stage:
-    """A loaded SavedModel with one input and one output.
+    """A loaded SavedModel with one input and one output, which may also give further tensors.
 
     Args:
         path: folder of the model.
         config: the signature, or the part of a TensorFlow 1 graph, to run.
         placement: the devices.
         batch: images per replica and call, for devices that need the same number in every call.
+        further: names of tensors to return besides the output.
+
+    Attributes:
+        wiring: how the model is called.
 
     Raises:
         UsageError: TensorFlow cannot load the model, or a name in the config does not exist.
     """
 
     def __init__(
-        self, path: str, config: StageConfig, placement: Placement, batch: int = 1
+        self,
+        path: str,
+        config: StageConfig,
+        placement: Placement,
+        batch: int = 1,
+        further: tuple[str, ...] = (),
     ) -> None:
         self._placement = placement
-        self._pool = config.pool
+        self._pool, self._further = config.pool, further
         with placement.scope():
             self._loaded = _load(path)  # owns the variables that the function uses
         if config.feed and config.fetch:
-            part, self.wiring = _prune(self._loaded, config, path)
+            part, self.wiring = _prune(self._loaded, config, path, further)
         else:
-            part, self.wiring = _signature(self._loaded, config)
+            part, self.wiring = _signature(self._loaded, config, further)
         self._call = placement.ready(part)
         fixed = batch if placement.has_fixed_shapes else None
         self._batch: int | None = self.wiring.batch or fixed
@@ -53,7 +63,13 @@ class Stage:
         self._batch = 1
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Returns the output for a batch of any length; see `tensors`."""
+        return self.tensors(values)[self.wiring.output_name]
+
+    def tensors(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Runs a batch of any length, split into batches that the model accepts.
+
+        Returns the output and the further tensors by name.
 
         If the device runs out of memory, the batch size is halved until a batch fits, and keeps
         this value.
@@ -61,7 +77,7 @@ class Stage:
         Raises:
             ValueError: the model does not return one result for each image.
         """
-        results: list[np.ndarray] = []
+        results: list[tuple[np.ndarray, ...]] = []
         done = 0
         while done < len(values):
             batch = self._batch or len(values) - done
@@ -78,9 +94,10 @@ class Stage:
                 )  # fmt: skip
                 continue
             done += len(batches)
-        return results[0] if len(results) == 1 else np.concatenate(results)
+        whole = results[0] if len(results) == 1 else map(np.concatenate, zip(*results, strict=True))
+        return dict(zip((self.wiring.output_name, *self._further), whole, strict=True))
 
-    def _run(self, values: np.ndarray, batch: int) -> np.ndarray:
+    def _run(self, values: np.ndarray, batch: int) -> tuple[np.ndarray, ...]:
         """Runs at most one batch on each replica; a batch of fixed size is padded."""
         count = length = len(values)
         if self._batch is not None:
@@ -89,10 +106,13 @@ class Stage:
         pieces = [values[start : start + batch] for start in range(0, length, batch)]
         self._placement.prepare_thread()
         results = self._call([dict(self._inputs(piece)) for piece in pieces])
-        given = sum(map(len, results))
+        if not self._further:
+            results = [(result,) for result in results]
+        given = sum(len(result[0]) for result in results)
         if given != length:
             raise ValueError(f"the model gave {given} results for {length} images")
-        return _average_blocks(np.concatenate(results), self._pool)[:count]
+        own, *further = map(np.concatenate, zip(*results, strict=True))
+        return (_average_blocks(own, self._pool)[:count], *(each[:count] for each in further))
 
     def _inputs(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield self.wiring.input_name, values
@@ -118,15 +138,21 @@ def _load(path: str) -> Any:
         ) from error
 
 
-def _signature(loaded: Any, config: StageConfig) -> tuple[GraphPart, Wiring]:
+def _signature(
+    loaded: Any, config: StageConfig, further: tuple[str, ...]
+) -> tuple[GraphPart, Wiring]:
     key = choose_signature(list(loaded.signatures), config.signature)
     function = loaded.signatures[key]
     inputs = function.structured_input_signature[1]
     wiring = wire(_specs(inputs), _specs(function.structured_outputs), config)
-    return GraphPart(function, tuple(sorted(inputs)), wiring.output_name), wiring
+    for name in further:
+        wiring.spec_of(name)  # raises if there is none
+    return GraphPart(function, tuple(sorted(inputs)), wiring.output_name, further), wiring
 
 
-def _prune(loaded: Any, config: StageConfig, path: str) -> tuple[GraphPart, Wiring]:
+def _prune(
+    loaded: Any, config: StageConfig, path: str, further: tuple[str, ...]
+) -> tuple[GraphPart, Wiring]:
     """Returns the part of a graph between two of its tensors.
 
     The batch size that the tensors declare is ignored, since it may be fixed by the graph around
@@ -141,15 +167,17 @@ def _prune(loaded: Any, config: StageConfig, path: str) -> tuple[GraphPart, Wiri
     names = [feed, *(name for name, _ in config.constants)]
     try:
         feeds = {name: loaded.graph.as_graph_element(name) for name in names}
-        result = loaded.graph.as_graph_element(fetch)
-        pruned = loaded.prune(list(feeds.values()), [result])
+        fetches = {name: loaded.graph.as_graph_element(name) for name in (fetch, *further)}
+        pruned = loaded.prune(list(feeds.values()), list(fetches.values()))
     except Exception as error:
         raise UsageError(
             f"--model_path {path} cannot be run from {feed} to {fetch}: {one_line(error)}"
         ) from error
 
     specs = {name: _any_batch(tensor) for name, tensor in feeds.items()}
-    return GraphPart(pruned, tuple(names)), wire(specs, {fetch: _any_batch(result)}, config)
+    given = {name: _any_batch(tensor) for name, tensor in fetches.items()}
+    wiring = wire(specs, given, replace(config, output=fetch))
+    return GraphPart(pruned, tuple(names), further=further), wiring
 
 
 def _any_batch(tensor: Any) -> TensorSpec:

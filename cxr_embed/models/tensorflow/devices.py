@@ -20,8 +20,9 @@ from cxr_embed.models.tensorflow.graph_part import GraphPart
 from cxr_embed.models.tensorflow.mixed_precision import in_bfloat16
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
-# Takes the inputs by name of each replica, and returns the result of each replica.
-Call = Callable[[list[dict[str, np.ndarray]]], list[np.ndarray]]
+# Takes the inputs by name of each replica, and returns the result of each replica: an array, or a
+# tuple of arrays.
+Call = Callable[[list[dict[str, np.ndarray]]], list[Any]]
 
 
 class Placement:
@@ -76,7 +77,7 @@ class Placement:
         if self._xla:
             function = tf.function(function, jit_compile=True)
         if self._strategy is None:
-            return lambda pieces: [function(_tensors(pieces[0])).numpy()]
+            return lambda pieces: [_arrays(function(_tensors(pieces[0])))]
         return _Replicated(function, self._strategy)
 
     def prepare_thread(self) -> None:
@@ -98,7 +99,7 @@ class _Replicated:
             lambda inputs: strategy.run(function, args=(inputs,))
         )
 
-    def __call__(self, pieces: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    def __call__(self, pieces: list[dict[str, np.ndarray]]) -> list[Any]:
         spread = self._strategy.experimental_distribute_values_from_function
         tensors = [_tensors(piece) for piece in pieces]
 
@@ -106,7 +107,15 @@ class _Replicated:
             return spread(lambda context: tensors[context.replica_id_in_sync_group][name])
 
         results = self.step({name: values(name) for name in pieces[0]})
-        return [result.numpy() for result in self._strategy.experimental_local_results(results)]
+        local = self._strategy.experimental_local_results
+        if isinstance(results, tuple):
+            return [_arrays(one) for one in zip(*map(local, results), strict=True)]
+        return [_arrays(result) for result in local(results)]
+
+
+def _arrays(result: Any) -> Any:
+    """Returns the array of a tensor, or the arrays of a tuple of tensors."""
+    return tuple(map(_arrays, result)) if isinstance(result, tuple) else result.numpy()
 
 
 def _tensors(piece: dict[str, np.ndarray]) -> dict[str, Any]:

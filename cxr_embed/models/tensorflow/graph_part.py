@@ -17,11 +17,13 @@ class GraphPart:
         function: the ConcreteFunction.
         names: names of the inputs, in the order of the function's flat arguments.
         output: key of the result if the function returns a dictionary, else None.
+        further: keys of further results; if the function returns a list, names for them.
     """
 
     function: Any
     names: tuple[str, ...]
     output: str | None = None
+    further: tuple[str, ...] = ()
 
     @property
     def takes_strings(self) -> bool:
@@ -29,10 +31,14 @@ class GraphPart:
         return bool(self.function.inputs[0].dtype.name == "string")
 
     def __call__(self, inputs: dict[str, Any]) -> Any:
-        """Runs the function on tensors by name."""
+        """Runs the function on tensors by name; returns a tuple if there are further results."""
         if self.output is None:
-            return self.function(*(inputs[name] for name in self.names))[0]
-        return self.function(**inputs)[self.output]
+            results = self.function(*(inputs[name] for name in self.names))
+            return tuple(results) if self.further else results[0]
+        results = self.function(**inputs)
+        if self.further:
+            return tuple(results[name] for name in (self.output, *self.further))
+        return results[self.output]
 
     def rebuilt(self, change: Callable[[Any], None] = lambda _: None) -> Callable[..., Any]:
         """Rebuilds the function from its GraphDef.
@@ -52,8 +58,11 @@ class GraphPart:
         _register(definition.library.function)
         names = [tensor.name for tensor in self.function.inputs]
         outputs = [tensor.name for tensor in self.function.outputs]
-        # The flat outputs are the dictionary's entries, sorted by key.
-        place = sorted(self.function.structured_outputs).index(self.output) if self.output else 0
+        if self.output:  # the flat outputs are the dictionary's entries, sorted by key
+            keys = sorted(self.function.structured_outputs)
+            outputs = [outputs[keys.index(name)] for name in (self.output, *self.further)]
+        else:
+            outputs = outputs[: 1 + len(self.further)]
 
         def call(inputs: dict[str, Any]) -> Any:
             graph = tf.compat.v1.get_default_graph()
@@ -62,9 +71,10 @@ class GraphPart:
             given = [inputs[name] for name in self.names]
             tensors = [graph.capture(tensor) for tensor in [*given, *captured]]
             feeds = dict(zip(names, tensors, strict=True))
-            return tf.graph_util.import_graph_def(
-                definition, input_map=feeds, return_elements=outputs[place : place + 1], name=""
-            )[0]
+            results = tf.graph_util.import_graph_def(
+                definition, input_map=feeds, return_elements=outputs, name=""
+            )
+            return tuple(results) if self.further else results[0]
 
         return tf.function(call)
 

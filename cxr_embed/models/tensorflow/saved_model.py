@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cxr_embed.models import inputs
+from cxr_embed.models import inputs, outputs, several
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.measuring import measured_embedding_size
 from cxr_embed.models.settings import batch_size_for
@@ -42,6 +42,7 @@ class SavedModel:
     """
 
     kind = SAVED_MODEL
+    takes_several_outputs = True
 
     def __init__(self, settings: ModelSettings) -> None:
         config = settings.config
@@ -51,7 +52,10 @@ class SavedModel:
         best = settings.batch_size or batch_size_for(placement.kind) * placement.replicas
         batch = math.ceil(best / placement.replicas)
         stages = zip(self.kind.parts(settings), config.chain, strict=True)
-        self._stages = [Stage(*both, placement, batch) for both in stages]
+        self._stages = [
+            Stage(*both, placement, batch, outputs.further_tensors(config, place))
+            for place, both in enumerate(stages)
+        ]
         first, last = self._stages[0].wiring, self._stages[-1].wiring
         self.input = image_input(first, config)
         is_open = isinstance(self.input, ModelInput) and self.input.is_open
@@ -60,9 +64,19 @@ class SavedModel:
         locked = None if first.batch is None else first.batch * placement.replicas
         self.max_batch_size = 1 if is_open else locked
         self.best_batch_size = min(best, self.max_batch_size or best)
-        known = None if config.stages else embedding_size(last, config, layout_of(self.input))
+        wirings = [stage.wiring for stage in self._stages]
+        self.outputs: dict[str, slice] = {}
+        if config.outputs:
+            self.outputs = several.known_slices(
+                config, wirings, layout_of(self.input)
+            ) or several.measured_slices(self, config)
+            self.embedding_size = max(each.stop for each in self.outputs.values())
+            return
+        is_part = any(stage.feed or stage.pool for stage in config.stages)
+        is_known = not is_part and several.fit_together(wirings)
+        known = embedding_size(last, config, layout_of(self.input)) if is_known else None
         self.embedding_size = known or measured_embedding_size(
-            self.fit, self.embed, self._stages[-1].wiring.output_name
+            self.fit, self.embed, last.output_name
         )
         check_embedding_size(self.embedding_size, config)
 
@@ -79,8 +93,19 @@ class SavedModel:
         Returns:
             float32 of shape (n, embedding_size).
         """
+        if self.outputs:
+            return np.concatenate(self.vectors(images), axis=1)
         values = inputs.stack(images)
         for stage in self._stages:
             values = stage(values)
         vectors = as_vectors(values, self._config.pooling, layout_of(self.input))
         return vectors.astype(np.float32, copy=False)
+
+    def vectors(self, images: Sequence[Any]) -> list[np.ndarray]:
+        """Returns float32 of shape (n, size) for each of several outputs, like `embed`."""
+        values, given = inputs.stack(images), []
+        for stage in self._stages:
+            given.append(stage.tensors(values))
+            values = given[-1][stage.wiring.output_name]
+        wirings = [stage.wiring for stage in self._stages]
+        return several.vectors_of(self._config, wirings, given, layout_of(self.input))
