@@ -42,8 +42,11 @@ def save_elixr_c(folder: Path, side: int = SIDE, channels: int = CHANNELS) -> st
     return str(folder)
 
 
-def save_elixr_b(folder: Path, channels: int = CHANNELS) -> str:
-    """Saves a model like pax-elixr-b-text: three inputs, three outputs, all for one image."""
+def save_elixr_b(folder: Path | str, channels: int = CHANNELS, *, with_text: bool = False) -> str:
+    """Saves a model like pax-elixr-b-text: three inputs, three outputs, all for one image.
+
+    With text, it has an op of tensorflow-text, which has to be imported before.
+    """
     import tensorflow as tf
 
     class QFormer(tf.Module):
@@ -62,6 +65,11 @@ def save_elixr_b(folder: Path, channels: int = CHANNELS) -> str:
         )
         def __call__(self, image_feature: Any, ids: Any, paddings: Any) -> dict[str, Any]:
             text = tf.cast(ids, tf.float32) + paddings
+            if with_text:
+                import tensorflow_text
+
+                words = tf.strings.as_string(ids)[0, 0, :1]
+                text += 0 * tf.cast(len(tensorflow_text.normalize_utf8(words)), tf.float32)
             image = tf.reshape(image_feature, [1, 32, 2, channels])[:, :, 0] @ self.embed
             image += tf.reduce_sum(text)  # so that other values than zeros would be seen
             contrastive = tf.math.l2_normalize(image @ self.project, -1)

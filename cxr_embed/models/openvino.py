@@ -60,7 +60,7 @@ class OpenVinoModel:
                 "--engine=openvino needs the optional extra: pip install 'cxr-embed[openvino]'"
             ) from error
         try:
-            model = openvino.Core().read_model(settings.path)
+            model = openvino.Core().read_model(settings.local_path)
             wiring = wire(_specs(model.inputs), _specs(model.outputs), config.chain[0])
             self.input = _require_images(image_input(wiring, config))
             size = embedding_size(wiring, config)

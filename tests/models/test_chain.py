@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,17 @@ def test_openvino_says_what_it_does_not_run(published: Path) -> None:
         load(published / "elixr-c-v2-pooled", ModelConfig(), engine="openvino")
 
 
-def test_a_missing_op_names_the_package(published: Path, tmp_path: Path) -> None:
+def test_a_missing_op_names_the_extra(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(published / "elixr-c-v2-pooled", folder)
     graph = folder / "saved_model.pb"
     graph.write_bytes(graph.read_bytes().replace(b"ParseExampleV2", b"SentencepieceO"))
-    with pytest.raises(UsageError, match=r"SentencepieceO.*tensorflow.text"):
+    with pytest.raises(UsageError, match=r"cannot be loaded: Op type not registered 'Sentencep"):
+        load(folder, "elixr_c_v2")
+    monkeypatch.setitem(sys.modules, "tensorflow_text", None)
+    with pytest.raises(UsageError, match=r"cxr-embed\[cxr-foundation\]' \(Op type not.*Sentencep"):
         load(folder, "elixr_c_v2")
 
 

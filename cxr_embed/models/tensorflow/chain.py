@@ -122,20 +122,22 @@ class Stage:
 def _load(path: str) -> Any:
     tf = import_tensorflow()
     try:
-        # The import registers the ops of models with a text encoder.
+        try:
+            return tf.saved_model.load(path)
+        except Exception as error:
+            if "Op type not registered" not in str(error):
+                raise
+            missing = one_line(error)
+        # Models with a text encoder need ops that this import registers.
         importlib.import_module("tensorflow_text")
-        text = "tensorflow_text is installed and does not have it"
-    except ImportError:
-        text = "if it is an op of text models: pip install tensorflow-text, in TensorFlow's version"
-    except Exception as error:  # built for another TensorFlow; most models do not need it
-        text = f"tensorflow_text cannot be imported: {one_line(error)}"
-    try:
         return tf.saved_model.load(path)
-    except Exception as error:
-        hint = f"; {text}" if "Op type not registered" in str(error) else ""
+    except ImportError as error:
         raise UsageError(
-            f"--model_path {path} cannot be loaded: {one_line(error)}{hint}"
+            f"--model_path {path} needs an op that TensorFlow lacks; if it has a text encoder, as "
+            f"CXR Foundation v2 has: pip install 'cxr-embed[cxr-foundation]' ({missing})"
         ) from error
+    except Exception as error:
+        raise UsageError(f"--model_path {path} cannot be loaded: {one_line(error)}") from error
 
 
 def _signature(
