@@ -14,6 +14,7 @@ from absl import flags
 
 from cxr_embed import file_types, storage
 from cxr_embed.cli import flags as cli_flags
+from cxr_embed.cli import terminal
 from cxr_embed.errors import UsageError
 from cxr_embed.imaging import drawing
 from cxr_embed.imaging.inspection import Element, Inspection, Rendered, inspect_file
@@ -231,9 +232,13 @@ def _model_panels(values: flags.FlagValues, found: Inspection) -> list[drawing.P
     if not values.model_path or not rendered:
         return []
     from cxr_embed import models
+    from cxr_embed.models import fetch
 
     config = read_model_config(values.model_config) if values.model_config else ModelConfig()
-    model = models.load(models.ModelSettings(values.model_path, config, device="cpu"))
+    fetch.check_address(values.model_path)
+    log = terminal.Log()
+    settings = models.ModelSettings.of_path(values.model_path, config=config, device="cpu", log=log)
+    model = models.load(settings)
     return [
         _model_panel(f"Into the model, from {r.rendering}", model.fit(r.radiograph), model.input)
         for r in rendered

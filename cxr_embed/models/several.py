@@ -98,6 +98,19 @@ def vectors_of(
     return [vectors(output) for output in config.outputs]
 
 
+def joined(vectors: Sequence[np.ndarray], slices: Mapping[str, slice]) -> np.ndarray:
+    """Returns one vector per image, in which the embeddings follow each other.
+
+    Raises:
+        ValueError: an embedding has another size than its slice.
+    """
+    for each, (name, part) in zip(vectors, slices.items(), strict=True):
+        size = part.stop - part.start
+        if each.shape[1:] != (size,):
+            raise ValueError(f"the model gave {each.shape[1:]} floats for {name}, not {size}")
+    return np.concatenate(vectors, axis=1)
+
+
 def fit_together(wirings: Sequence[Wiring]) -> bool:
     """Whether the signatures show that each stage takes what the stage before it gives."""
     return all(_fits(one.output, other.input) for one, other in itertools.pairwise(wirings))

@@ -195,6 +195,7 @@ def same_model(
             "image with the main job and search for its record"
         )
     where = model_path or _recorded_model(output_path, made.get("model_sha256"))
+    fetch.check_address(where)
     is_remote = fetch.is_remote(where)
     if not is_remote and not Path(where).exists():
         raise UsageError(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from apache_beam.testing.util import assert_that
 from builders import GRADIENT, make_dicom
+from onnx_graphs import save_graph
 from running import Ran, last_run, manifest, records, run_here, table
 
 import cxr_embed
@@ -239,6 +240,36 @@ def test_the_transforms_name_the_output_of_each_embedding(
         assert_that(sizes, check)
         _ = found.embeddings | WriteRecords(str(tmp_path / "mine"))
     assert set(records(tmp_path / "mine")) == {"wide/0.tfrecord", "mean/0.tfrecord"}
+
+
+def test_an_onnx_graph_gives_several_from_one_call(
+    job: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps: dict[str, Any] = {"maps": ("batch", "channels", "rows", "columns")}
+    job["model_path"] = save_graph(tmp_path / "graph/model.onnx", extra_outputs=maps)
+    for name, text in (
+        ("wide", 'name = "embedding"\n'),
+        ("mean", 'name = "maps"\npooling = "mean"\n'),
+    ):
+        (tmp_path / "alone.toml").write_text(f"[output]\n{text}")
+        alone = {"model_config": tmp_path / "alone.toml", "output_path": tmp_path / name}
+        run_here(capsys, **job | alone)
+    ran = run_here(capsys, **job)
+    assert ran.status == 1, ran.err
+    for name in NAMES:
+        assert len(records(tmp_path / name)) == 3
+        assert records(job["output_path"] / name) == records(tmp_path / name)
+
+
+def test_a_graph_whose_declared_sizes_are_wrong_writes_nothing_cut_off(
+    job: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps: dict[str, Any] = {"maps": ("batch", 3, 7, 7)}  # it has more channels
+    job["model_path"] = save_graph(tmp_path / "graph/model.onnx", extra_outputs=maps)
+    assert run_here(capsys, **job).status == 1
+    for name in NAMES:
+        assert not records(job["output_path"] / name)
+        assert table(job["output_path"] / name, "failures")[0]["reason"] == "model_error"
 
 
 def refused(capsys: pytest.CaptureFixture[str], job: dict[str, Any], text: str) -> Ran:

@@ -20,11 +20,12 @@ from onnx_graphs import save_graph
 from running import manifest, records, run_here
 
 from cxr_embed import models
+from cxr_embed.cli import inspect, search
 from cxr_embed.cli import main as cli_main
-from cxr_embed.cli import search
 from cxr_embed.errors import MachineFault, UsageError
 from cxr_embed.models import fetch, hub
 from cxr_embed.models.sharing import SharedModel
+from cxr_embed.pipeline import EmbedRadiographs
 
 NAME = "some-lab/encoder"
 PATH = f"hf://{NAME}"
@@ -322,3 +323,19 @@ class TestOnnx:
         again = models.ModelSettings.of_path(f"{pinned}/model.onnx")
         assert models.load(again).embedding_size == 5
         assert server.requests == []
+
+
+def test_inspect_and_transforms_take_the_address(
+    server: Hub, published: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HF_TOKEN", server.token)
+    image = tmp_path / "1.dcm"
+    image.write_bytes(make_dicom())
+    picture = tmp_path / "1.png"
+    arguments = [str(image), f"--model_path={published}", f"--output_path={picture}"]
+    assert cli_main.guarded(inspect.main, arguments) == 0, capsys.readouterr().err
+    assert picture.is_file()
+    assert EmbedRadiographs(published)._handler._settings.hub_commit
+    wrong = [str(image), "--model_path=hf://lab", f"--output_path={picture}"]
+    assert cli_main.guarded(inspect.main, wrong) == 2

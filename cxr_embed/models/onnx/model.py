@@ -89,7 +89,7 @@ class OnnxModel:
             ValueError: the graph does not give one result for each image.
         """
         if self.outputs:
-            return np.concatenate(self.vectors(images), axis=1)
+            return several.joined(self.vectors(images), self.outputs)
         (values,) = self._tensors(images).values()
         vectors = as_vectors(values, self._config.pooling, layout_of(self.input))
         return vectors.astype(np.float32, copy=False)

@@ -94,7 +94,7 @@ class SavedModel:
             float32 of shape (n, embedding_size).
         """
         if self.outputs:
-            return np.concatenate(self.vectors(images), axis=1)
+            return several.joined(self.vectors(images), self.outputs)
         values = inputs.stack(images)
         for stage in self._stages:
             values = stage(values)
