@@ -36,6 +36,10 @@ class PlaceUnavailable(OSError):
     """A storage service did not answer or rejected the credentials, after all retries."""
 
 
+class PlaceGone(PlaceUnavailable):
+    """A storage service from which no other file can be read either: the run ends at once."""
+
+
 class ImageRejected(Exception):
     """An image that cannot be embedded. It never ends the run.
 

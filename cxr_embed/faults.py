@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 
-from cxr_embed.errors import MachineFault, PlaceUnavailable, one_line
+from cxr_embed.errors import MachineFault, PlaceGone, PlaceUnavailable, one_line
 from cxr_embed.outcomes import Stage
 
 # Images that may fail one after the other, none of them succeeding, before the machine is blamed.
@@ -54,6 +54,8 @@ def machine_fault(error: BaseException, stage: Stage, place: str = "") -> Machin
     """
     if isinstance(error, MachineFault):
         return error
+    if isinstance(error, PlaceGone):
+        return MachineFault(one_line(error))
     what = _exhausted(error)
     if what is None and stage is Stage.INFER:
         what = _model_fault(error)

@@ -54,9 +54,14 @@ def make_flags() -> flags.FlagValues:
     text(
         "input_path",
         None,
-        "a folder (searched recursively), one file, a glob, gs://bucket/prefix, or an archive "
-        "(.zip, .tar, .tar.gz, .tgz)",
+        "a folder (searched recursively), one file, a glob, gs://bucket/prefix, an archive "
+        "(.zip, .tar, .tar.gz, .tgz), or a DICOMweb store: "
+        "dicomweb+https://host/root[/studies/UID[/series/UID]], see docs/dicomweb.md",
     )
+    text(
+        "dicomweb_query", None,
+        "filters of the search in a DICOMweb store: Modality=DX&StudyDate=20200101-",
+    )  # fmt: skip
     text("input_list", None, "a text file (local or gs://) with one image path a line")
     choice(
         "input_file_type", "auto", file_types.FILE_TYPES, "auto looks at content, not at the name"
@@ -156,6 +161,7 @@ def main(arguments: list[str]) -> int:
     refs = sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
         output_path=values.output_path, search_archives=values.search_archives,
+        dicomweb_query=values.dicomweb_query,
     )  # fmt: skip
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     closed = [ref.path for ref in refs if members.is_archive(ref.path)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_embed.runs.fingerprint import package_version
 from cxr_embed.runs.plan import Plan
+from cxr_embed.storage.dicomweb_address import shown_query
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.launch import Metrics
@@ -43,7 +44,7 @@ def make_manifest(
     distributions = metrics.distributions if metrics else {}
     return {
         "run_id": plan.run_id,
-        "command": sys.argv,
+        "command": _command(),
         "started": conditions.started.isoformat(timespec="seconds"),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "fingerprint": plan.fingerprint,
@@ -84,6 +85,20 @@ def make_manifest(
         },
         "images_per_second": round(result.images_per_second, 3),
     }
+
+
+def _command() -> list[str]:
+    """Returns the command line, without values of a query that may identify a patient."""
+    words = list(sys.argv)
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.lstrip("-") != "dicomweb_query":
+            continue
+        if equals:
+            words[at] = f"{name}={shown_query(value)}"
+        elif at + 1 < len(words):
+            words[at + 1] = shown_query(words[at + 1])
+    return words
 
 
 def versions() -> dict[str, str]:

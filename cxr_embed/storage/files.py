@@ -88,7 +88,12 @@ class Place(Protocol):
     A class that inherits from it and writes `check_name`, `list_files`, `exists`, `size`,
     `read_file` and `read_range` is a place that can be read. With `write_whole`, `open_whole`,
     `remove` and `why_not_writable` it can be written, too. Everything else follows from these.
+
+    Attributes:
+        has_ports: whether an address may have a port, as that of a server does.
     """
+
+    has_ports: bool = False
 
     def missing_extra(self) -> str | None:
         """Returns the extra of this package that has to be installed first, or None."""

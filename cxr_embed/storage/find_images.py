@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from cxr_embed import file_types, members, storage
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef, dicom_id_of
 from cxr_embed.errors import PlaceUnavailable, UsageError
-from cxr_embed.storage import globs
+from cxr_embed.storage import dicomweb_address, globs
 from cxr_embed.storage.search_archives import ArchiveSearch
 
 _RUNS = f"{RUNS_FOLDER}/"
@@ -31,12 +31,13 @@ def find_images(
     search_archives: bool = False,
     archives: ArchiveSearch | None = None,
     may_be_empty: bool = False,
+    dicomweb_query: str | None = None,
 ) -> list[ImageRef]:
     """Finds the images to embed.
 
     Args:
-        input_path: a folder (searched recursively), a file, a glob, gs://bucket/prefix, or an
-            archive, a folder or a member in it.
+        input_path: a folder (searched recursively), a file, a glob, an address such as
+            gs://bucket/prefix, or an archive, a folder or a member in it.
         input_list: a text file, local or gs://, with one image path a line.
         layout: `flat`, or `mirror` to keep the folders below the input.
         limit: maximum number of images, the first in sorted order; 0 is all.
@@ -44,6 +45,7 @@ def find_images(
         search_archives: whether the archives that the search comes across are opened.
         archives: receives what is learnt about archives, and knows those of earlier runs.
         may_be_empty: whether to return an empty list if there is no image.
+        dicomweb_query: filters of a search in a DICOMweb store, such as `Modality=DX`.
 
     Returns:
         References sorted by path.
@@ -55,6 +57,8 @@ def find_images(
     archives = archives or ArchiveSearch()
     if output_path:
         storage.check_place(output_path, "--output_path")
+    if dicomweb_query:
+        dicomweb_address.check_query(dicomweb_query, input_path)
     if input_list:
         storage.check_place(input_list, "--input_list")
         paths, root = _read_list(input_list), None
@@ -65,7 +69,9 @@ def find_images(
             if storage.is_member(input_path) or _is_archive(input_path):
                 paths, root, is_listed = _search_archive(input_path, archives)
             else:
-                paths, root, is_listed = _search(input_path, output_path, limit)
+                paths, root, is_listed = _search(
+                    input_path, output_path, limit, dicomweb_query or ""
+                )
                 if search_archives or members.is_archive(input_path):
                     paths = list(archives.expand(paths, _may_be_member))
         except OSError as error:
@@ -118,11 +124,11 @@ def _search_archive(input_path: str, archives: ArchiveSearch) -> tuple[list[str]
 
 
 def _search(
-    input_path: str, output_path: str | None, limit: int
+    input_path: str, output_path: str | None, limit: int, query: str
 ) -> tuple[list[str], str | None, bool]:
     """Returns the paths found, the root folder for `mirror`, and whether the input is one file."""
     if storage.is_remote(input_path):
-        return _search_bucket(input_path, output_path, limit)
+        return _search_remote(input_path, output_path, limit, query)
     if Path(input_path).is_dir():
         start = storage.start_of(input_path)
         below = _inputs(sorted(storage.list_paths(input_path)), input_path, output_path)
@@ -138,17 +144,18 @@ def _search(
     return [f"{fixed}{path}" for path in found], str(Path(fixed)), False
 
 
-def _search_bucket(
-    input_path: str, output_path: str | None, limit: int
+def _search_remote(
+    input_path: str, output_path: str | None, limit: int, query: str
 ) -> tuple[list[str], str | None, bool]:
-    """Does `_search` for a bucket. Its listing is sorted, so that a limit ends it early."""
+    """Does `_search` for an address. Its listing is sorted, so that a limit ends it early."""
     folder = input_path.rstrip("/")
     if globs.has_magic(input_path):
         fixed = globs.fixed_folder(input_path)
         matches = (path.removeprefix(fixed) for path in _matches(input_path))
         below = _inputs(matches, fixed.rstrip("/"), output_path, hidden_too=True)
         return _first((f"{fixed}{path}" for path in below), limit), None, False
-    below = _inputs(storage.list_paths(folder), folder, output_path)
+    listing = storage.list_paths(dicomweb_address.with_query(folder, query))
+    below = _inputs(listing, folder, output_path)
     if found := _first((f"{folder}/{path}" for path in below), limit):
         return found, folder, False
     if not input_path.endswith("/") and storage.exists(input_path):
@@ -316,10 +323,13 @@ def _of_place(error: OSError) -> str:
 
 
 def _common_folder(paths: list[str]) -> str:
-    paths = [members.as_folder(path) for path in paths]
-    folders = {str(PurePosixPath(path.replace("gs://", "gs:/")).parent) for path in paths}
+    # A path has no double slash.
+    paths = [members.as_folder(path).replace("://", ":/", 1) for path in paths]
+    is_remote = bool(paths) and storage.is_remote(paths[0].replace(":/", "://", 1))
+    folders = {str(PurePosixPath(path).parent) for path in paths}
     try:
-        return os.path.commonpath(folders).replace("gs:/", "gs://")
+        common = os.path.commonpath(folders)
+        return common.replace(":/", "://", 1) if is_remote else common
     except ValueError:  # absolute and relative paths mixed, an error in mirrored layouts only
         return ""
 

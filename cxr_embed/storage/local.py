@@ -21,6 +21,9 @@ from cxr_embed.storage.globs import Glob, Progress, fixed_folder
 _Identity = tuple[int, int]
 
 
+has_ports = False
+
+
 def missing_extra() -> str | None:
     """Returns None: local files need no other package."""
     return None

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import IO
 
 from cxr_embed.errors import UsageError
-from cxr_embed.storage import gcs, local
+from cxr_embed.storage import dicomweb, dicomweb_address, gcs, local
 from cxr_embed.storage.archives import Archives
 from cxr_embed.storage.files import Admit, Entry, Place, StoredFile
 
 # The place of each scheme, the part of an address before `://`.
-PLACES: dict[str, Place] = {"gs": gcs.GoogleCloudStorage()}
+PLACES: dict[str, Place] = {
+    "gs": gcs.GoogleCloudStorage(),
+    **dict.fromkeys(dicomweb_address.SCHEMES, dicomweb.DicomWeb()),
+}
 
 # A single letter is a Windows drive. A path that begins with a dot or a slash is local.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*)", re.DOTALL)
@@ -59,11 +62,14 @@ def check_address(path: str, flag: str) -> None:
     if address is None:
         return
     scheme, authority, rest = address.groups()
-    # A bucket's name has no colon. The colon also reveals a password that contains a slash.
-    if "@" in authority or (scheme in PLACES and ":" in authority):
+    if _has_secret(scheme, authority, rest):
         raise UsageError(
             f"{flag}: this {scheme}:// address contains a user name or password: remove it; "
             "credentials are taken from the environment"
+        )
+    if scheme in dicomweb_address.SCHEMES and ("?" in path or "#" in path):
+        raise UsageError(
+            f"{flag}: this {scheme}:// address contains a query: pass it as --dicomweb_query"
         )
     if scheme not in PLACES:
         secret = any(sign in authority + rest for sign in "@:?#")
@@ -76,6 +82,16 @@ def check_address(path: str, flag: str) -> None:
         raise UsageError(
             f"{flag} {path}: {scheme}:// needs other packages: pip install 'cxr-embed[{extra}]'"
         )
+
+
+def _has_secret(scheme: str, authority: str, rest: str) -> bool:
+    """Whether an address contains a user name or a password, which may contain a slash."""
+    if "@" in authority or scheme not in PLACES:
+        return "@" in authority
+    if PLACES[scheme].has_ports:
+        _, colon, port = authority.partition(":")
+        return "@" in rest or (bool(colon) and not port.isdigit())
+    return ":" in authority
 
 
 @functools.cache  # a list of images asks once a line

@@ -16,6 +16,7 @@ from cxr_embed.errors import UsageError
 
 # The main job's flags as documented; a flag that comes or goes has to be told here and in docs/.
 DOCUMENTED = {
+    "dicomweb_query",
     "input_path", "input_list", "input_file_type", "output_path", "output_layout", "model_path",
     "model_config", "embeddings_project", "endpoint_location", "endpoint_id", "rendering", "views",
     "device", "engine", "precision", "batch_size", "decode_threads", "limit", "max_pixels",

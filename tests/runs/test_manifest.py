@@ -6,6 +6,8 @@ import datetime
 import json
 from dataclasses import replace
 
+import pytest
+
 from cxr_embed.elements import ImageRef
 from cxr_embed.models import Endpoint, ModelSettings
 from cxr_embed.models.config import ModelConfig
@@ -67,3 +69,15 @@ def test_a_model_in_a_bucket_is_named_by_its_address() -> None:
     plan = replace(PLAN, job=replace(PLAN.job, model=model))
     found = make_manifest(plan, Result(plan.folder, COUNTS), None, CONDITIONS)
     assert found["model_path"] == "gs://models/m"
+
+
+@pytest.mark.parametrize("form", [["--dicomweb_query={}"], ["--dicomweb_query", "{}"]])
+def test_the_command_does_not_say_whose_images_were_asked_for(
+    form: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = [word.format("Modality=DX&PatientID=123") for word in form]
+    monkeypatch.setattr("sys.argv", ["run_inference", *query, "--limit=3"])
+    result = Result(PLAN.folder, COUNTS, ended="handed_over", handed_over="x")
+    command = make_manifest(PLAN, result, None, CONDITIONS)["command"]
+    shown = [word.format("Modality=DX&PatientID=…") for word in form]
+    assert command == ["run_inference", *shown, "--limit=3"]
