@@ -89,7 +89,7 @@ def fit_image(radiograph: Radiograph, wanted: ModelInput) -> np.ndarray:
         grey *= np.float32(np.iinfo(wanted.dtype).max / FULL_RANGE)
         grey = np.rint(grey).astype(wanted.dtype)
     image = _with_channels(grey, wanted)
-    return image.astype(float_type(wanted.dtype), copy=False) if wanted.is_float else image
+    return image.astype(numpy_type(wanted.dtype), copy=False) if wanted.is_float else image
 
 
 def _with_channels(grey: np.ndarray, wanted: ModelInput) -> np.ndarray:
@@ -105,7 +105,7 @@ def _with_channels(grey: np.ndarray, wanted: ModelInput) -> np.ndarray:
     return np.repeat(np.expand_dims(grey, axis), wanted.channels, axis)
 
 
-def float_type(name: str) -> np.dtype:
+def numpy_type(name: str) -> np.dtype:
     """Returns a NumPy dtype by its name, `bfloat16` included."""
     if name == "bfloat16":
         import ml_dtypes  # NumPy has no bfloat16

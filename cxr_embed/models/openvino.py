@@ -10,15 +10,13 @@ import numpy as np
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models import inputs
 from cxr_embed.models.fit import ModelInput
-from cxr_embed.models.signature import (
-    TensorSpec,
-    check_embedding_size,
-    embedding_size,
-    image_input,
-    wire,
-)
+from cxr_embed.models.signature import TensorSpec, image_input, wire
 from cxr_embed.models.tensorflow.kind import SAVED_MODEL
 from cxr_embed.models.tf_example import ExampleInput
+from cxr_embed.models.vectors import (
+    check_embedding_size,
+    embedding_size,
+)
 from cxr_embed.radiograph import Radiograph
 
 if TYPE_CHECKING:

@@ -13,7 +13,10 @@ from cxr_embed import models
 from cxr_embed.models import several
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
-from cxr_embed.models.signature import Wiring, embedding_size, image_input, layout_of
+from cxr_embed.models.signature import Wiring, image_input, layout_of
+from cxr_embed.models.vectors import (
+    embedding_size,
+)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models import inputs
 from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.outputs import NamedOutput, place_of
-from cxr_embed.models.signature import (
-    TensorSpec,
-    Wiring,
+from cxr_embed.models.signature import TensorSpec, Wiring
+from cxr_embed.models.vectors import (
     as_vectors,
     check_embedding_size,
     not_a_vector,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,9 +11,8 @@ import numpy as np
 from cxr_embed.errors import UsageError
 from cxr_embed.models.config import IMAGE_KEYS, ModelConfig, StageConfig
 from cxr_embed.models.elixr_input import ElixrInput
-from cxr_embed.models.fit import ModelInput
+from cxr_embed.models.fit import ModelInput, numpy_type
 from cxr_embed.models.inputs import ImageInput
-from cxr_embed.models.outputs import NamedOutput
 from cxr_embed.models.resizing import Resizing
 from cxr_embed.models.tf_example import ExampleInput
 
@@ -71,7 +69,11 @@ class Wiring:
     def filled(self, count: int) -> dict[str, np.ndarray]:
         """Returns the constant inputs by name, for a batch of `count` images."""
         return {
-            name: np.full([count if n is None else n for n in spec.shape or ()], value, spec.dtype)
+            name: np.full(
+                [count if size is None else size for size in spec.shape or ()],
+                value,
+                numpy_type(spec.dtype),
+            )
             for name, spec, value in self.constants
         }
 
@@ -236,72 +238,6 @@ def _layout(shape: tuple[int | None, ...], default: str, chosen: str | None = No
 def layout_of(wanted: ImageInput) -> str:
     """Returns the axis order of a model's images, in which its feature maps are, too."""
     return wanted.layout if isinstance(wanted, ModelInput) else "NHWC"
-
-
-def as_vectors(values: np.ndarray, pooling: str | None, layout: str = "NHWC") -> np.ndarray:
-    """Reduces an output to one vector per image, as the config's `output.pooling` says.
-
-    Args:
-        values: the output, of shape (n, ...).
-        pooling: `flatten`, `mean`, or None to leave the output as it is.
-        layout: of feature maps; `NCHW` averages over the last two of four axes.
-    """
-    if pooling == "mean":
-        return values.mean(_averaged_axes(values.ndim, layout), dtype=np.float32)
-    return values.reshape(len(values), -1) if pooling else values
-
-
-def _averaged_axes(rank: int, layout: str) -> tuple[int, ...]:
-    return (2, 3) if layout == "NCHW" and rank == 4 else tuple(range(1, rank - 1))
-
-
-def embedding_size(wiring: Wiring, config: ModelConfig, layout: str = "NHWC") -> int | None:
-    """Returns the floats per embedding if the signature fixes them, else None.
-
-    Args:
-        wiring: how the model is called.
-        config: says how its output becomes a vector.
-        layout: of feature maps, as for `as_vectors`.
-
-    Raises:
-        UsageError: the output is not one vector per image, or not of the config's size.
-    """
-    size = vector_size(wiring.output_name, wiring.output, config.pooling, layout)
-    check_embedding_size(size, config)
-    return size
-
-
-def vector_size(name: str, spec: TensorSpec, pooling: str | None, layout: str) -> int | None:
-    """Returns the floats per image of `as_vectors` if an output's shape fixes them, else None.
-
-    Raises:
-        UsageError: the output is not one vector per image.
-    """
-    if spec.shape is None:
-        return None
-    if len(spec.shape) < 2 or (len(spec.shape) != 2 and pooling is None):
-        raise UsageError(not_a_vector(name, str(spec)))
-    gone = _averaged_axes(len(spec.shape), layout) if pooling == "mean" else ()
-    sizes = [size for axis, size in enumerate(spec.shape) if axis and axis not in gone]
-    known = [size for size in sizes if size is not None]
-    return math.prod(known) if len(known) == len(sizes) else None
-
-
-def not_a_vector(name: str, found: str) -> str:
-    """Returns the error message for an output that is not one vector per image."""
-    return (
-        f"the model's output {name} is {found}, not one vector an image [N, size]: name another "
-        "output in a --model_config, or set output.pooling there"
-    )
-
-
-def check_embedding_size(size: int | None, config: ModelConfig | NamedOutput) -> None:
-    """Raises UsageError if a model's embedding size differs from its config."""
-    if size is not None and config.embedding_size not in (None, size):
-        raise UsageError(
-            f"the model gives embeddings of {size} floats, but embedding_size in the model config "
-            f"is {config.embedding_size}"
-        )
 
 
 def _constants(

@@ -16,7 +16,7 @@ from cxr_embed import models
 from cxr_embed.errors import MachineFault, UsageError
 from cxr_embed.models import ModelSettings
 from cxr_embed.models.config import ModelConfig, StageConfig
-from cxr_embed.models.fit import ModelInput, float_type
+from cxr_embed.models.fit import ModelInput, numpy_type
 from cxr_embed.models.inputs import example_radiograph
 from cxr_embed.models.outline import Outline, outline
 from cxr_embed.models.sharing import SharedModel
@@ -97,7 +97,7 @@ class TestWhatTheGraphSays:
             "half",
             [helper.make_tensor_value_info("image", half, ["b", 3, 8, 8])],
             [helper.make_tensor_value_info("embedding", half, ["b", SIZE])],
-            [numpy_helper.from_array(matrix.astype(float_type("bfloat16")), "matrix")],
+            [numpy_helper.from_array(matrix.astype(numpy_type("bfloat16")), "matrix")],
         )
         path = save(tmp_path / "m.onnx", graph)
         model = load(path, precision="bfloat16")
@@ -133,6 +133,12 @@ class TestWhatTheGraphSays:
         assert outline(ModelSettings(str(path), device="cpu")).embedding_size == SIZE
         with pytest.raises(UsageError, match=r"5 floats, but .* is 6"):
             load(path, config=ModelConfig(embedding_size=6))
+
+    def test_another_size_than_it_declares_is_an_error(self, tmp_path: Path) -> None:
+        """ONNX Runtime accepts such a graph."""
+        path = save_graph(tmp_path / "m.onnx", output=("b", SIZE + 2))
+        with pytest.raises(UsageError, match="declares embeddings of 7 floats and gives 5"):
+            load(path)
 
 
 class TestOutputs:
@@ -351,7 +357,9 @@ class TestEngines:
 class TestImages:
     def test_an_image_has_the_same_bytes_whatever_its_neighbours(self, tmp_path: Path) -> None:
         """On a CPU each call has one image, as with the other engines."""
-        path = save_graph(tmp_path / "m.onnx", ("b", 3, 64, 64), given=weights(size=500))
+        path = save_graph(
+            tmp_path / "m.onnx", ("b", 3, 64, 64), output=("b", 500), given=weights(size=500)
+        )
         model = SharedModel(ModelSettings(str(path)))
         batch = list(images(5, (3, 64, 64)))
         alone = [model.embed_each([image])[0] for image in batch]

@@ -13,11 +13,13 @@ from cxr_embed.models.signature import (
     TensorSpec,
     Wiring,
     choose_signature,
-    embedding_size,
     image_input,
     wire,
 )
 from cxr_embed.models.tf_example import ExampleInput
+from cxr_embed.models.vectors import (
+    embedding_size,
+)
 
 Specs = dict[str, TensorSpec]
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cxr_embed.errors import UsageError
 from cxr_embed.models import inputs, outputs, several
-from cxr_embed.models.fit import ModelInput, float_type
-from cxr_embed.models.measuring import measured_embedding_size
+from cxr_embed.models.fit import ModelInput, numpy_type
 from cxr_embed.models.onnx.kind import ONNX
 from cxr_embed.models.onnx.session import import_runtime, open_session
 from cxr_embed.models.settings import batch_size_for
-from cxr_embed.models.signature import (
+from cxr_embed.models.signature import image_input, layout_of
+from cxr_embed.models.vectors import (
     as_vectors,
     check_embedding_size,
     embedding_size,
-    image_input,
-    layout_of,
+    measured_embedding_size,
 )
 from cxr_embed.radiograph import Radiograph
 
@@ -60,16 +60,19 @@ class OnnxModel:
         self._batch = self._wiring.batch or (None if self.device == "cpu" else self.best_batch_size)
         self._names = (self._wiring.output_name, *outputs.further_tensors(config, 0))
         self.outputs: dict[str, slice] = {}
+        # The graph is always run once: ONNX Runtime accepts one whose output has another shape than
+        # it declares, and finds some faults only when it runs.
+        layout = layout_of(self.input)
         if config.outputs:
-            self.outputs = several.known_slices(
-                config, [self._wiring], layout_of(self.input)
-            ) or several.measured_slices(self, config)
+            declared = several.known_slices(config, [self._wiring], layout)
+            self.outputs = several.measured_slices(self, config)
+            _check_declared(declared, self.outputs)
             self.embedding_size = max(each.stop for each in self.outputs.values())
             return
-        known = embedding_size(self._wiring, config, layout_of(self.input))
-        self.embedding_size = known or measured_embedding_size(
-            self.fit, self.embed, self._wiring.output_name
-        )
+        size = embedding_size(self._wiring, config, layout)
+        name = self._wiring.output_name
+        self.embedding_size = measured_embedding_size(self.fit, self.embed, name)
+        _check_declared(size, self.embedding_size)
         check_embedding_size(self.embedding_size, config)
 
     def fit(self, radiograph: Radiograph) -> Any:
@@ -117,6 +120,11 @@ class OnnxModel:
         return [result[: len(values)] for result in results]
 
     def _run(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        taken = [value.dtype.name for value in feeds.values()]
+        given_types = [self._wiring.spec_of(name).dtype for name in self._names]
+        if "bfloat16" not in (*taken, *given_types):
+            results: list[np.ndarray] = self._session.run(list(self._names), feeds)
+            return results
         ort_value = import_runtime().OrtValue
         given = {
             name: ort_value.ortvalue_from_numpy_with_onnx_type(value.view(np.uint16), _BFLOAT16)
@@ -127,10 +135,18 @@ class OnnxModel:
         return list(map(_as_array, self._session.run_with_ort_values(list(self._names), given)))
 
 
+def _check_declared(declared: object, given: object) -> None:
+    if declared not in (None, given):
+        raise UsageError(
+            f"the ONNX graph declares embeddings of {declared} floats and gives {given}: export it "
+            "again with the shape that it has"
+        )
+
+
 def _as_array(value: Any) -> np.ndarray:
     if value.element_type() != _BFLOAT16:
         array: np.ndarray = value.numpy()
         return array
     # NumPy has no such type, so ONNX Runtime does not convert it.
     bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(bits, float_type("bfloat16")).reshape(value.shape())
+    return np.frombuffer(bits, numpy_type("bfloat16")).reshape(value.shape())

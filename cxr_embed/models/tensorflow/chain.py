@@ -13,7 +13,12 @@ import numpy as np
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models.config import StageConfig
 from cxr_embed.models.inputs import pad
-from cxr_embed.models.signature import TensorSpec, Wiring, choose_signature, wire
+from cxr_embed.models.signature import (
+    TensorSpec,
+    Wiring,
+    choose_signature,
+    wire,
+)
 from cxr_embed.models.tensorflow.devices import Placement
 from cxr_embed.models.tensorflow.graph_part import GraphPart
 from cxr_embed.models.tensorflow.runtime import import_tensorflow

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models.config import StageConfig
 from cxr_embed.models.kinds import ModelKind
-from cxr_embed.models.signature import TensorSpec, Wiring, choose_signature, wire
+from cxr_embed.models.signature import (
+    TensorSpec,
+    Wiring,
+    choose_signature,
+    wire,
+)
 from cxr_embed.models.tensorflow import runtime
 
 if TYPE_CHECKING:

@@ -10,18 +10,17 @@ import numpy as np
 
 from cxr_embed.models import inputs, outputs, several
 from cxr_embed.models.fit import ModelInput
-from cxr_embed.models.measuring import measured_embedding_size
 from cxr_embed.models.settings import batch_size_for
-from cxr_embed.models.signature import (
-    as_vectors,
-    check_embedding_size,
-    embedding_size,
-    image_input,
-    layout_of,
-)
+from cxr_embed.models.signature import image_input, layout_of
 from cxr_embed.models.tensorflow import devices
 from cxr_embed.models.tensorflow.chain import Stage
 from cxr_embed.models.tensorflow.kind import SAVED_MODEL
+from cxr_embed.models.vectors import (
+    as_vectors,
+    check_embedding_size,
+    embedding_size,
+    measured_embedding_size,
+)
 from cxr_embed.radiograph import Radiograph
 
 if TYPE_CHECKING:
