@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.errors import UsageError, one_line
-from cxr_embed.models import inputs
+from cxr_embed.errors import UsageError
 from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.outputs import NamedOutput, place_of
 from cxr_embed.models.signature import TensorSpec, Wiring
@@ -17,6 +16,7 @@ from cxr_embed.models.vectors import (
     as_vectors,
     check_embedding_size,
     not_a_vector,
+    run_once,
     vector_size,
 )
 
@@ -63,10 +63,7 @@ def measured_slices(model: Any, config: ModelConfig) -> dict[str, slice]:
     Raises:
         UsageError: the model cannot be run, or does not give one vector per image for each output.
     """
-    try:
-        vectors = model.vectors([model.fit(inputs.example_radiograph())])
-    except Exception as error:
-        raise UsageError(f"the model cannot be run: {one_line(error)}") from error
+    vectors = run_once(model.fit, model.vectors)
     for output, each in zip(config.outputs, vectors, strict=True):
         if each.ndim != 2:
             name = output.tensor or output.name

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
+from cxr_embed.faults import machine_fault
 from cxr_embed.models import inputs
 from cxr_embed.models.config import ModelConfig
 from cxr_embed.models.outputs import NamedOutput
 from cxr_embed.models.signature import TensorSpec, Wiring
+from cxr_embed.outcomes import Stage
 from cxr_embed.radiograph import Radiograph
+
+T = TypeVar("T")
+Fit: TypeAlias = Callable[[Radiograph], Any]
+Call: TypeAlias = Callable[[list[Any]], T]
 
 
 def as_vectors(values: np.ndarray, pooling: str | None, layout: str = "NHWC") -> np.ndarray:
@@ -82,10 +88,8 @@ def check_embedding_size(size: int | None, config: ModelConfig | NamedOutput) ->
         )
 
 
-def measured_embedding_size(
-    fit: Callable[[Radiograph], Any], embed: Callable[[list[Any]], np.ndarray], output_name: str
-) -> int:
-    """Runs a model that is being loaded once, which also shows whether it can be run.
+def measured_embedding_size(fit: Fit, embed: Call[np.ndarray], output_name: str) -> int:
+    """Returns the embedding size of a model that is being loaded, after running it once.
 
     Args:
         fit: the model's.
@@ -93,12 +97,24 @@ def measured_embedding_size(
         output_name: its output, for messages.
 
     Raises:
-        UsageError: it cannot be run, or does not give one vector per image.
+        UsageError: it does not give one vector per image; and as `run_once`.
     """
-    try:
-        vectors = embed([fit(inputs.example_radiograph())])
-    except Exception as error:
-        raise UsageError(f"the model cannot be run: {one_line(error)}") from error
+    vectors = run_once(fit, embed)
     if vectors.ndim != 2:
         raise UsageError(not_a_vector(output_name, f"of shape {list(vectors.shape)}"))
     return int(vectors.shape[1])
+
+
+def run_once(fit: Fit, call: Call[T]) -> T:
+    """Runs a model on an example image; returns what `call` gives.
+
+    Raises:
+        UsageError: the model cannot be run.
+        MachineFault: there is not enough memory, or the device fails.
+    """
+    try:
+        return call([fit(inputs.example_radiograph())])
+    except Exception as error:
+        if fault := machine_fault(error, Stage.INFER):
+            raise fault from error
+        raise UsageError(f"the model cannot be run: {one_line(error)}") from error

@@ -261,15 +261,15 @@ def test_an_onnx_graph_gives_several_from_one_call(
         assert records(job["output_path"] / name) == records(tmp_path / name)
 
 
-def test_a_graph_whose_declared_sizes_are_wrong_writes_nothing_cut_off(
+def test_a_graph_whose_declared_sizes_are_wrong_is_refused(
     job: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     maps: dict[str, Any] = {"maps": ("batch", 3, 7, 7)}  # it has more channels
     job["model_path"] = save_graph(tmp_path / "graph/model.onnx", extra_outputs=maps)
-    assert run_here(capsys, **job).status == 1
-    for name in NAMES:
-        assert not records(job["output_path"] / name)
-        assert table(job["output_path"] / name, "failures")[0]["reason"] == "model_error"
+    ran = run_here(capsys, **job)
+    assert ran.status == 2
+    assert "declares embeddings of wide 5, mean 3 floats and gives wide 5, mean 8" in ran.err
+    assert not job["output_path"].exists()
 
 
 def refused(capsys: pytest.CaptureFixture[str], job: dict[str, Any], text: str) -> Ran:

@@ -140,6 +140,11 @@ class TestWhatTheGraphSays:
         with pytest.raises(UsageError, match="declares embeddings of 7 floats and gives 5"):
             load(path)
 
+    def test_with_an_open_size_each_vector_is_checked(self, tmp_path: Path) -> None:
+        path = save_graph(tmp_path / "m.onnx", ("b", 3, None, None), output=("b", SIZE + 2))
+        (result,) = SharedModel(ModelSettings(str(path))).embed_each(list(images(1)))
+        assert result.detail == "ValueError: the model gave [5] floats, not 7"
+
 
 class TestOutputs:
     MAPS = ("b", 8, 7, 7)
@@ -386,9 +391,8 @@ class TestImages:
             [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["b", 3])],
             [numpy_helper.from_array(np.array([1, 3, 10**6, 10**7]), "sizes")],
         )
-        model = SharedModel(ModelSettings(str(save(tmp_path / "m.onnx", graph))))
         with pytest.raises(MachineFault, match=r"smaller --batch_size: .*allocate memory"):
-            model.embed_each(list(images(1, (3, 1, 1))))
+            load(save(tmp_path / "m.onnx", graph))
 
     def test_one_result_for_several_images_is_an_error(self, tmp_path: Path) -> None:
         graph = helper.make_graph(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from cxr_embed.radiograph import Radiograph
 
 if TYPE_CHECKING:
     from cxr_embed.models import ModelSettings
+
+Sizes: TypeAlias = int | dict[str, slice]
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 
@@ -60,18 +62,22 @@ class OnnxModel:
         self._batch = self._wiring.batch or (None if self.device == "cpu" else self.best_batch_size)
         self._names = (self._wiring.output_name, *outputs.further_tensors(config, 0))
         self.outputs: dict[str, slice] = {}
-        # The graph is always run once: ONNX Runtime accepts one whose output has another shape than
-        # it declares, and finds some faults only when it runs.
+        self.embedding_size = 0
+        # The graph is run once: ONNX Runtime accepts one whose output has another shape than it
+        # declares, and finds some faults only when it runs. With an open size, it may be made for
+        # other sizes than the example's.
         layout = layout_of(self.input)
         if config.outputs:
             declared = several.known_slices(config, [self._wiring], layout)
-            self.outputs = several.measured_slices(self, config)
+            trusted = declared if is_open else None
+            self.outputs = trusted or several.measured_slices(self, config)
             _check_declared(declared, self.outputs)
             self.embedding_size = max(each.stop for each in self.outputs.values())
             return
         size = embedding_size(self._wiring, config, layout)
         name = self._wiring.output_name
-        self.embedding_size = measured_embedding_size(self.fit, self.embed, name)
+        trusted_size = size if is_open else None
+        self.embedding_size = trusted_size or measured_embedding_size(self.fit, self.embed, name)
         _check_declared(size, self.embedding_size)
         check_embedding_size(self.embedding_size, config)
 
@@ -89,12 +95,16 @@ class OnnxModel:
             float32 of shape (n, embedding_size).
 
         Raises:
-            ValueError: the graph does not give one result for each image.
+            ValueError: the graph does not give one vector of this size for each image.
         """
         if self.outputs:
             return several.joined(self.vectors(images), self.outputs)
         (values,) = self._tensors(images).values()
         vectors = as_vectors(values, self._config.pooling, layout_of(self.input))
+        if self.embedding_size and vectors.shape[1:] != (self.embedding_size,):
+            raise ValueError(
+                f"the model gave {list(vectors.shape[1:])} floats, not {self.embedding_size}"
+            )
         return vectors.astype(np.float32, copy=False)
 
     def vectors(self, images: Sequence[Any]) -> list[np.ndarray]:
@@ -135,12 +145,18 @@ class OnnxModel:
         return list(map(_as_array, self._session.run_with_ort_values(list(self._names), given)))
 
 
-def _check_declared(declared: object, given: object) -> None:
+def _check_declared(declared: Sizes | None, given: Sizes) -> None:
     if declared not in (None, given):
         raise UsageError(
-            f"the ONNX graph declares embeddings of {declared} floats and gives {given}: export it "
-            "again with the shape that it has"
+            f"the ONNX graph declares embeddings of {_shown(declared)} floats and gives "
+            f"{_shown(given)}: export it again with the shape that it has"
         )
+
+
+def _shown(sizes: Sizes | None) -> str:
+    if not isinstance(sizes, dict):
+        return str(sizes)
+    return ", ".join(f"{name} {part.stop - part.start}" for name, part in sizes.items())
 
 
 def _as_array(value: Any) -> np.ndarray:
