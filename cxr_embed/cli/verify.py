@@ -36,6 +36,10 @@ def make_flags() -> flags.FlagValues:
         "the images it was made from: what --input_path was, or a .txt list; names the missing",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_string(
+        "dicomweb_query", None, "that of the run, if --inputs is a DICOMweb store",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_boolean(
         "repair", False,
         "remove bad records and shards, so that the main job or pack makes them again",
@@ -55,12 +59,14 @@ def main(arguments: list[str]) -> int:
         return 0
     if not values.input_path:
         raise UsageError(f"--input_path is missing: {values['input_path'].help}")
+    if values.dicomweb_query and not values.inputs:
+        raise UsageError("--dicomweb_query needs --inputs, the DICOMweb store")
     from cxr_embed.cli.progress import counting
 
     quiet = values.verbosity < 0
     clock = time.perf_counter()
     with counting("verifying", "files", quiet=quiet) as start:
-        found = verifying.verify(values.input_path, values.inputs, start)
+        found = verifying.verify(values.input_path, values.inputs, start, values.dicomweb_query)
     seconds = time.perf_counter() - clock
     for problem in found.problems:
         print(_one_line(problem))

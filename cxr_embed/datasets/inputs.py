@@ -15,13 +15,16 @@ from cxr_embed.storage.find_images import find_images
 LIST_SUFFIX = ".txt"
 
 
-def find_inputs(inputs: str, records: Collection[str], output_path: str) -> list[ImageRef]:
+def find_inputs(
+    inputs: str, records: Collection[str], output_path: str, dicomweb_query: str | None = None
+) -> list[ImageRef]:
     """Returns the images that the run should have embedded.
 
     Args:
         inputs: the run's `--input_path`, or a `.txt` list of paths.
         records: paths of the records below the output, which show the layout.
         output_path: excluded from the search if it is below the inputs.
+        dicomweb_query: that of the run, if the inputs are in a DICOMweb store.
 
     Raises:
         UsageError: no image is found.
@@ -32,6 +35,7 @@ def find_inputs(inputs: str, records: Collection[str], output_path: str) -> list
         inputs if is_list else None,
         layout="mirror" if any("/" in record for record in records) else "flat",
         output_path=output_path,
+        dicomweb_query=dicomweb_query,
     )
     return [ref for ref in refs if ref.is_listed or not file_types.OTHER_NAME.search(ref.path)]
 

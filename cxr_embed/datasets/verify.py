@@ -42,7 +42,12 @@ class Contents:
     is_file: bool = False
 
 
-def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Findings:
+def verify(
+    path: str,
+    images: str | None,
+    start: Callable[[int], Advance],
+    dicomweb_query: str | None = None,
+) -> Findings:
     """Verifies an output of the main job, or a packed data set.
 
     Args:
@@ -50,6 +55,7 @@ def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Fi
         images: the inputs: a folder, glob, gs:// path or `.txt` list; None does not compare them.
         start: gets the number of files; returns a function that is called with the number of files
             that were checked.
+        dicomweb_query: that of the run, if the inputs are in a DICOMweb store.
 
     Raises:
         UsageError: there are no embeddings, or no inputs are found.
@@ -58,7 +64,9 @@ def verify(path: str, images: str | None, start: Callable[[int], Advance]) -> Fi
     if not there.records and not there.packed:
         raise UsageError(f"no embeddings in {path}")
     path = there.folder
-    refs = inputs.find_inputs(images, there.records, path) if images and there.records else []
+    refs = []
+    if images and there.records:
+        refs = inputs.find_inputs(images, there.records, path, dicomweb_query)
     if images and not there.records:
         raise UsageError("--inputs is for outputs of the main job, not for packed data sets")
     found = Findings()

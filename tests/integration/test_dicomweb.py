@@ -188,9 +188,15 @@ def test_a_query_selects_and_a_limit_ends(
     filled: Filled, tmp_path: Path, embed: Callable[..., Ran]
 ) -> None:
     address = filled.server.address
-    ran = embed("--limit=3", input_path=address, dicomweb_query="StudyDate=20220101-20230101")
+    query = "StudyDate=20220101-20230101"
+    ran = embed("--limit=3", input_path=address, dicomweb_query=query)
     assert ran.status == 0, ran.err
     assert len(records(tmp_path / "out")) == 3
+    assert embed(input_path=address, dicomweb_query=query).status == 0
+    assert len(records(tmp_path / "out")) == len(filled.expected) // 2
+    verified = ["--input_path", str(tmp_path / "out"), "--inputs", address]
+    assert main.guarded(verify.main, [*verified, "--dicomweb_query", query]) == 0
+    assert main.guarded(verify.main, verified) == 1
     nothing = embed(input_path=address, dicomweb_query="Modality=CT")
     assert nothing.status == 2
     assert "no image found" in nothing.err
