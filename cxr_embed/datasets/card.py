@@ -6,14 +6,11 @@ Format: https://huggingface.co/docs/hub/datasets-cards.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
-
-from cxr_embed import storage
-from cxr_embed.elements import RUNS_FOLDER
 
 _SIZES = ((1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M"))
 
@@ -43,20 +40,6 @@ class Packed:
     bytes_on_disk: int
     fingerprint: dict[str, Any] | None
     manifests: Sequence[dict[str, Any]]
-
-
-def read_manifests(folder: str) -> list[dict[str, Any]]:
-    """Returns the manifests of an output's runs, the oldest first, without damaged ones."""
-    found = []
-    for path in sorted(storage.list_paths(storage.join(folder, RUNS_FOLDER))):
-        if PurePosixPath(path).name == "manifest.json":
-            try:
-                manifest = json.loads(storage.read_bytes(storage.join(folder, RUNS_FOLDER, path)))
-            except (OSError, ValueError):
-                continue
-            if isinstance(manifest, dict):
-                found.append(manifest)
-    return found
 
 
 def dataset_card(packed: Packed) -> str:
@@ -118,6 +101,13 @@ def _body(packed: Packed) -> list[str]:
         "",
         "Research only, not a medical device. The embeddings inherit the terms of the images they",
         "were computed from; the licence is the owner's to fill in, in the head of this file.",
+        "",
+        "## Citations",
+        "",
+        "Of the published data set and its method, and of MIMIC-CXR and PhysioNet where the images",
+        "are from there:",
+        "",
+        *(files("cxr_embed.datasets") / "citations.md").read_text("utf-8").splitlines(),
     ]
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import PurePosixPath
 
-from cxr_embed import file_types, storage
+from cxr_embed import file_types
 from cxr_embed.datasets.findings import Finding
-from cxr_embed.elements import RUNS_FOLDER, ImageRef
+from cxr_embed.elements import ImageRef
+from cxr_embed.outcomes import FAILURE_REASONS
+from cxr_embed.runs.history import Ends
 from cxr_embed.storage.find_images import find_images
 
 LIST_SUFFIX = ".txt"
@@ -40,29 +39,10 @@ def find_inputs(
     return [ref for ref in refs if ref.is_listed or not file_types.OTHER_NAME.search(ref.path)]
 
 
-def read_outcomes(output_path: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Reads the run tables; returns the reasons of failed and of skipped inputs by path."""
-    failed: dict[str, str] = {}
-    skipped: dict[str, str] = {}
-    runs = storage.join(output_path, RUNS_FOLDER)
-    for path in sorted(storage.list_paths(runs)):
-        name = PurePosixPath(path).name
-        if name not in ("failures.csv", "skipped.csv"):
-            continue
-        text = storage.read_bytes(storage.join(runs, path)).decode("utf-8", "surrogateescape")
-        for row in csv.DictReader(io.StringIO(text, newline="")):
-            if name == "failures.csv":
-                failed[row["path"]] = f"{row['stage']}: {row['reason']}"
-            else:
-                skipped[row["path"]] = row["reason"]
-    return failed, skipped
-
-
 def compare_inputs(
     refs: Collection[ImageRef],
     image_of: Mapping[str, str],
-    failed: dict[str, str],
-    skipped: dict[str, str],
+    ends: Ends,
 ) -> Iterator[Finding]:
     """Finds inputs without a record, and records without an input.
 
@@ -71,16 +51,21 @@ def compare_inputs(
         image_of: image ids by the records' paths below the output; empty for bad records. A record
             is matched to an input by its path or by its image id, so that a list, or a parent of
             the embedded folder, also matches.
-        failed: reasons of failed inputs by path.
-        skipped: reasons of skipped inputs by path.
+        ends: the latest outcomes, from the run tables.
     """
     image_ids = set(image_of.values())
     for ref in refs:
-        if ref.record in image_of or ref.path in image_ids or ref.path in skipped:
+        kind = ends.kind_of(ref.path)
+        if ref.record in image_of or ref.path in image_ids or kind == "skipped":
             continue
-        reason = failed.get(ref.path)
-        yield Finding("missing", ref.path, f"failed, {reason}" if reason else "")
+        why = f"failed, {_why(ends.by_path[ref.path].reason)}" if kind == "failed" else ""
+        yield Finding("missing", ref.path, why)
     paths = {ref.path for ref in refs}
     for record in sorted(image_of.keys() - {ref.record for ref in refs}):
         if image_of[record] not in paths:
             yield Finding("unexpected", record)
+
+
+def _why(reason: str) -> str:
+    known = FAILURE_REASONS.get(reason)
+    return f"{known.stage}: {reason}" if known else reason

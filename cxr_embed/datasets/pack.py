@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed import storage
-from cxr_embed.datasets.card import Packed, dataset_card, read_manifests
+from cxr_embed.datasets.card import Packed, dataset_card
 from cxr_embed.datasets.shards import Advance, Plan, Result, ShardWriter, is_shard
 from cxr_embed.datasets.sums import SUMS_NAME, digest, write_sums
 from cxr_embed.elements import CONFIG_NAME
@@ -28,6 +28,7 @@ from cxr_embed.runs.fingerprint import (
     read_output_config,
     write_output_config,
 )
+from cxr_embed.runs.history import read_manifests
 
 FORMATS = ("parquet", "npz", "tfrecord")
 DTYPES = ("float32", "float16")

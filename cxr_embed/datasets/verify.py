@@ -10,7 +10,6 @@ import numpy as np
 
 from cxr_embed import storage
 from cxr_embed.datasets import inputs
-from cxr_embed.datasets.card import read_manifests
 from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
@@ -20,6 +19,7 @@ from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME
 from cxr_embed.embeddings.record_files import usual_size
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import OutputConfig, differences, read_output_config
+from cxr_embed.runs.history import read_ends, read_manifests, read_runs
 
 _RECORDS_AT_A_TIME = 1024
 _READERS = 2
@@ -78,10 +78,10 @@ def verify(
         _check_shards(there.packed, found)
         checker.check_sums()
     if refs:
-        failed, skipped = inputs.read_outcomes(path)
-        found.skipped = sum(ref.path in skipped for ref in refs)
+        ends = read_ends(read_runs(path))
+        found.skipped = sum(ends.kind_of(ref.path) == "skipped" for ref in refs)
         image_of = dict.fromkeys(there.records, "") | {seen.path: seen.image_id for seen in records}
-        found.extend(inputs.compare_inputs(refs, image_of, failed, skipped))
+        found.extend(inputs.compare_inputs(refs, image_of, ends))
     for leftover in there.leftovers:
         found.add("leftover", leftover)
     return found

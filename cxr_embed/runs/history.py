@@ -94,6 +94,10 @@ class Ends:
     by_path: dict[str, End] = field(default_factory=dict)
     damaged_tables: int = 0
 
+    def kind_of(self, path: str) -> str:
+        """Returns the latest outcome of an image; empty if the tables do not have it."""
+        return self.by_path[path].kind if path in self.by_path else ""
+
     def count(self, kind: str) -> int:
         """Returns the number of images with this outcome."""
         return sum(end.kind == kind for end in self.by_path.values())
@@ -115,6 +119,11 @@ class Ends:
 def read_runs(output_path: str) -> list[Run]:
     """Returns the runs of an output, the oldest first; empty if it has none."""
     return [Run(files, read_manifest(files.folder)) for files in runs_in(output_path)]
+
+
+def read_manifests(output_path: str) -> list[dict[str, Any]]:
+    """Returns the manifests of an output's runs, the oldest first, without damaged ones."""
+    return [run.manifest for run in read_runs(output_path) if run.manifest]
 
 
 def read_ends(runs: list[Run]) -> Ends:

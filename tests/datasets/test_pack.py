@@ -233,3 +233,7 @@ def test_the_card_tells_what_the_manifests_do(output: Path, tmp_path: Path) -> N
                  "90 not_frontal", "10 truncated", "tensorflow 2.21.0", "1K<n<10K"):  # fmt: skip
         assert fact in card
     assert "somebody" not in card
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    asked_for = readme.split("[start:citations] -->\n")[1].split("<!-- --8<-- [end:citations]")[0]
+    assert asked_for.count("doi.org") == 4
+    assert asked_for in card

@@ -22,7 +22,7 @@ def test_runs_and_ends(output: Output) -> None:
     path = str(output.records)
     runs = run_history.read_runs(path)
     assert len(runs) == 1
-    assert runs[0].counts["embedded"] == 21
+    assert runs[0].count("embedded") == 21
     assert runs[0].started is not None
     ends = run_history.read_ends(runs)
     assert (ends.count("embedded"), ends.count("failed"), ends.count("skipped")) == (21, 1, 1)
@@ -45,7 +45,7 @@ def test_a_later_run_decides(copied: str) -> None:
     assert ends.count("failed") == 0
     assert ends.sizes()[5, 6] == 1
     assert ends.damaged_tables == 2  # the later run has just one of three
-    assert (runs[1].manifest, runs[1].counts, runs[1].started) == ({}, {}, None)
+    assert (runs[1].manifest, runs[1].count("embedded"), runs[1].started) == ({}, None, None)
 
 
 def test_a_damaged_manifest_is_none(copied: str) -> None:
@@ -54,7 +54,7 @@ def test_a_damaged_manifest_is_none(copied: str) -> None:
     assert run_history.read_runs(copied)[0].manifest == {}
     manifest.write_text('{"counts": 3, "started": "yesterday", "fingerprint": null}')
     run = run_history.read_runs(copied)[0]
-    assert (run.counts, run.started, run.fingerprint) == ({}, None, {})
+    assert (run.count("found"), run.started, run.fingerprint) == (None, None, {})
 
 
 def test_pace_by_the_records_times(output: Output, tmp_path: Path) -> None:
@@ -71,3 +71,14 @@ def test_pace_by_the_records_times(output: Output, tmp_path: Path) -> None:
 def test_no_output_at_all(tmp_path: Path) -> None:
     assert run_history.read_runs(str(tmp_path / "no")) == []
     assert len(run_history.record_times("gs://bucket/out")) == 0
+
+
+def test_numbers_of_a_manifest_that_another_program_wrote(copied: str) -> None:
+    manifest = next(Path(copied, "_runs").iterdir()) / "manifest.json"
+    manifest.write_text('{"counts": {"failed": {"a": 2, "b": "x", "c": 3}, "found": NaN}}')
+    run = run_history.read_runs(copied)[0]
+    assert (run.count("failed"), run.count("found"), run.number("seconds", "wall")) == (
+        5,
+        None,
+        None,
+    )
