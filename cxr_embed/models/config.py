@@ -216,12 +216,12 @@ class ModelConfig:
         Raises:
             TypeError: a key is unknown.
         """
-        known = {k: _tupled(v) for k, v in (chosen or {}).items() if k != "stages"}
-        stages = [
-            StageConfig(**{k: _tupled(v) for k, v in stage.items()})
-            for stage in (chosen or {}).get("stages", ())
-        ]
-        return cls(**known, stages=tuple(stages))
+        chosen = chosen or {}
+        known = {k: _tupled(v) for k, v in chosen.items() if k not in ("stages", "outputs")}
+        for name, kind in (("stages", StageConfig), ("outputs", NamedOutput)):
+            tables = ({k: _tupled(v) for k, v in table.items()} for table in chosen.get(name, ()))
+            known[name] = tuple(kind(**table) for table in tables)
+        return cls(**known)
 
 
 def _tupled(value: Any) -> Any:
