@@ -12,6 +12,7 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from cxr_embed.imaging import safe_pydicom  # noqa: F401  must come before pydic
 # isort: split
 import numpy as np
 from pydicom.pixels import get_decoder
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGLossless, JPEGLosslessSV1, RLELossless
 
 from cxr_embed.errors import ImageRejected
+from cxr_embed.imaging.lossless_jpeg import decode_lossless_jpeg
 from cxr_embed.imaging.pictures import decode_picture
 
 READY = b"ready\n"
@@ -131,12 +133,11 @@ def _write_pixels(shared: int, array: np.ndarray) -> None:
 def _decode(request: dict[str, Any], data: bytes) -> np.ndarray:
     """Returns what pydicom's decoder gives, but for bits above Bits Stored, which may be set."""
     syntax, plugin, options = request["transfer_syntax"], request["plugin"], request["options"]
-    if syntax == RLELossless:
+    if syntax in _DIRECT:
         try:
-            return _decode_rle(data[_FRAMING.size :], options)
-        except BaseException:
-            # It refuses segments that are longer than the image, or panics; pydicom cuts them off.
-            plugin = "pydicom"
+            return _DIRECT[syntax](data[_FRAMING.size :], options)
+        except BaseException:  # what a fast decoder refuses or panics at, pydicom may still read
+            plugin = _SLOWER.get(syntax, plugin)
     # `raw` leaves out colour conversion only; signs are corrected anyway. Clearing unused bits
     # takes two passes over the pixels, which the caller mostly does not need.
     array, _ = get_decoder(syntax).as_array(
@@ -153,6 +154,17 @@ def _decode_rle(frame: bytes, options: dict[str, Any]) -> np.ndarray:
     kind = "i" if options["pixel_representation"] == 1 else "u"
     pixels = decode_frame(frame, rows * columns, bits, "<")
     return np.frombuffer(pixels, f"<{kind}{bits // 8}").reshape(rows, columns)
+
+
+# Decoders that are called past pydicom, because it has no plugin for them or copies too much.
+_DIRECT: dict[str, Callable[[bytes, dict[str, Any]], np.ndarray]] = {
+    RLELossless: _decode_rle,
+    JPEGLossless: decode_lossless_jpeg,
+    JPEGLosslessSV1: decode_lossless_jpeg,
+}
+
+# pylibjpeg-rle refuses segments that are longer than the image; pydicom cuts them off.
+_SLOWER = {RLELossless: "pydicom"}
 
 
 def _limit_memory(allowed: int) -> bool:

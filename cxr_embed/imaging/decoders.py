@@ -54,7 +54,8 @@ class Decoder(NamedTuple):
 
 
 _PILLOW = Decoder("pillow", ("pillow",))
-_GDCM = Decoder("gdcm", ("python-gdcm",))
+# imagecodecs is tried first: see `cxr_embed.imaging.lossless_jpeg`.
+_GDCM = Decoder("gdcm", ("imagecodecs", "python-gdcm"))
 _CHARLS = Decoder("pyjpegls", ("pyjpegls",))
 _OPENJPEG = Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-openjpeg"))
 _LIBJPEG = Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-libjpeg"))

@@ -35,8 +35,6 @@ SYNTAXES: dict[str, uid.UID] = {
 _UNWRITTEN = {
     "jpeg_extended": "GDCM writes its 16-bit DCT stream with a precision of 16, which the standard "
     "does not allow, and no other package encodes 12-bit JPEG",
-    "htj2k": "pylibjpeg-openjpeg only decodes High-Throughput JPEG 2000, and no other package "
-    "encodes it",
 }
 WRITABLE = tuple(name for name in SYNTAXES if name not in _UNWRITTEN)
 LOSSY = ("jpeg", "jpegls_near", "j2k")
@@ -113,7 +111,7 @@ def add_pixels(ds: Dataset, pixels: NDArray[np.integer], name: str) -> FileDatas
     if name in ("deflated", "rle", "jpegls", "jpegls_near", "j2k_lossless", "j2k"):
         _compress(file, name)
     elif syntax.is_compressed:
-        frame = _jpeg(pixels) if name == "jpeg" else _gdcm_frame(file, syntax)
+        frame = _FRAMES[name](pixels) if name in _FRAMES else _gdcm_frame(file, syntax)
         file.PixelData = encapsulate([frame])
         file["PixelData"].VR = "OB"
         meta.TransferSyntaxUID = syntax
@@ -149,6 +147,17 @@ def _jpeg(pixels: NDArray[np.integer]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(stream, "JPEG", quality=_QUALITY)
     return stream.getvalue()
+
+
+def _htj2k(pixels: NDArray[np.integer]) -> bytes:
+    """A reversible HTJ2K stream."""
+    import imagecodecs
+
+    encoded = bytes(imagecodecs.htj2k_encode(pixels))
+    return encoded
+
+
+_FRAMES = {"jpeg": _jpeg, "htj2k": _htj2k}
 
 
 def _gdcm_frame(file: FileDataset, syntax: uid.UID) -> bytes:

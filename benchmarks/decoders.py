@@ -1,0 +1,165 @@
+"""The free decoders of compressed radiographs: which are exact, and how long each takes.
+
+    make bench
+    PYTHONPATH=scripts python benchmarks/decoders.py [--write]
+
+Generated radiographs of 3056 x 2544 pixels and 8 to 16 bits, and the lossless JPEG files that come
+with pydicom. `exact`: the stored values that were encoded, or for lossy streams those of the pinned
+decoder. Decoders take turns in one thread; the table shows median seconds of processor time, which
+other work on the machine changes little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pydicom
+from phantom.encoders import LOSSY
+from pydicom.data import get_testdata_files
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+from results import write_section
+from workload import full_size
+
+from cxr_embed.imaging.decoders import PINNED, _options
+from cxr_embed.imaging.lossless_jpeg import decode_lossless_jpeg
+
+_IMAGECODECS = {
+    "jpeg_lossless": ("jpegsof3", "ljpeg"),
+    "jpegls": ("jpegls",),
+    "jpegls_near": ("jpegls",),
+    "j2k_lossless": ("jpeg2k",),
+    "j2k": ("jpeg2k",),
+    "htj2k": ("htj2k",),
+}
+_PYDICOMS = {
+    "jpeg_lossless": ("gdcm",),
+    "jpegls": ("pyjpegls", "gdcm"),
+    "jpegls_near": ("pyjpegls", "gdcm"),
+    "j2k_lossless": ("pylibjpeg", "gdcm"),
+    "j2k": ("pylibjpeg", "gdcm"),
+    "htj2k": ("pylibjpeg",),
+    "rle": ("pylibjpeg", "gdcm"),
+}
+_CHOSEN = {"jpeg_lossless": "imagecodecs ljpeg"}
+
+Ways = dict[str, Callable[[], np.ndarray]]
+
+
+def ways_to_decode(data: bytes, syntax: str) -> Ways:
+    """Returns the decoders of one file, by name."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    uid, pixels, options = dataset.file_meta.TransferSyntaxUID, dataset.PixelData, _options(dataset)
+    frame = next(generate_frames(pixels, number_of_frames=1))
+    found: Ways = {}
+    for plugin in _PYDICOMS[syntax]:
+        found[plugin] = lambda plugin=plugin: get_decoder(uid).as_array(
+            pixels, raw=True, decoding_plugin=plugin, correct_unused_bits=False, **options
+        )[0]
+    for name in _IMAGECODECS.get(syntax, ()):
+        decode = getattr(imagecodecs, f"{name}_decode")
+        found[f"imagecodecs {name}"] = lambda decode=decode: decode(frame)
+    return found
+
+
+def measure(ways: Ways, rounds: int) -> dict[str, float]:
+    """Returns median seconds of each way, alternating."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.thread_time()
+            way()
+            times[name].append(time.thread_time() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _pinned(syntax: str, uid: str) -> str:
+    return _CHOSEN.get(syntax, PINNED[uid].plugin)
+
+
+def _is_exact(way: Callable[[], np.ndarray], truth: np.ndarray) -> str:
+    try:
+        return "yes" if np.array_equal(way(), truth) else "no"
+    except Exception as error:
+        return f"no ({type(error).__name__})"
+
+
+def generated(rounds: int) -> list[str]:
+    """Returns the rows of generated radiographs."""
+    lines = []
+    for syntax in _PYDICOMS:
+        for bits in (8, 10, 12, 16):
+            data = full_size(1, syntax, bits)
+            uid = str(pydicom.dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID)
+            ways = ways_to_decode(data, syntax)
+            pinned = _pinned(syntax, uid)
+            plain = pydicom.dcmread(io.BytesIO(full_size(1, "explicit", bits))).pixel_array
+            truth = ways[pinned]() if syntax in LOSSY else plain
+            exact = {name: _is_exact(way, truth) for name, way in ways.items()}
+            usable = {name: way for name, way in ways.items() if "(" not in exact[name]}
+            seconds = measure(usable, rounds)
+            for name in usable:
+                mark = "**" if name == pinned else ""
+                lines.append(
+                    f"| {syntax}, {bits} bit | {mark}{name}{mark} | {exact[name]} "
+                    f"| {1e3 * seconds[name]:.0f} | {seconds[name] / seconds[pinned]:.2f} |"
+                )
+                print(lines[-1], flush=True)
+    return lines
+
+
+def real_files() -> str:
+    """Compares liblj92 with GDCM on the lossless JPEG files that come with pydicom."""
+    count = 0
+    for path in map(Path, get_testdata_files("*.dcm")):
+        try:
+            dataset = pydicom.dcmread(path)
+            uid = dataset.file_meta.TransferSyntaxUID
+        except Exception:
+            continue
+        plugin = PINNED.get(uid)
+        if plugin is None or "imagecodecs" not in plugin.distributions:
+            continue
+        if dataset.get("SamplesPerPixel") != 1 or int(dataset.get("NumberOfFrames", 1) or 1) != 1:
+            continue
+        options = _options(dataset)
+        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+        gdcm, _ = get_decoder(uid).as_array(
+            dataset.PixelData, raw=True, decoding_plugin="gdcm", **options
+        )
+        if not np.array_equal(decode_lossless_jpeg(frame, options), gdcm):
+            raise RuntimeError(f"{path.name}: liblj92 and GDCM differ")
+        count += 1
+    return f"{count} lossless JPEG files that come with pydicom: liblj92 equals GDCM in all."
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    arguments = parser.parse_args()
+    lines = [
+        "Bold: the pinned decoder.\n",
+        "| 3056 x 2544 | decoder | exact | ms of a core | time / pinned |",
+        "| --- | --- | --- | --- | --- |",
+        *generated(arguments.rounds),
+        "",
+        real_files(),
+        "\nHTJ2K through imagecodecs is quicker and not used: for a damaged stream it returns what "
+        "it has, without an error. GDCM has no HTJ2K, and RLE no other free decoder that is quick.",
+    ]
+    if arguments.write:
+        title = "Decoders"
+        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
