@@ -5,8 +5,8 @@
 
 Generated radiographs of 3056 x 2544 pixels and 8 to 16 bits, and the lossless JPEG files that come
 with pydicom. `exact`: the stored values that were encoded, or for lossy streams those of the pinned
-decoder. Decoders take turns in one thread; the table shows median seconds of processor time, which
-other work on the machine changes little.
+decoder. Decoders take turns; the table shows medians of the processor time of all their threads,
+which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def measure(ways: Ways, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            started = time.thread_time()
+            started = time.process_time()
             way()
-            times[name].append(time.thread_time() - started)
+            times[name].append(time.process_time() - started)
     return {name: statistics.median(found) for name, found in times.items()}
 
 

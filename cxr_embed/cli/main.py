@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "verify": ("cxr_embed.cli.verify", "looks for torn, missing, doubled or odd embeddings"),
     "search": ("cxr_embed.cli.search", "the images most alike to one"),
     "report": ("cxr_embed.cli.report", "one HTML page about an output"),
+    "benchmark": ("cxr_embed.cli.benchmark", "how long all images will take here, from a sample"),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 

@@ -153,8 +153,7 @@ def _htj2k(pixels: NDArray[np.integer]) -> bytes:
     """A reversible HTJ2K stream."""
     import imagecodecs
 
-    encoded = bytes(imagecodecs.htj2k_encode(pixels))
-    return encoded
+    return bytes(imagecodecs.htj2k_encode(pixels))
 
 
 _FRAMES = {"jpeg": _jpeg, "htj2k": _htj2k}
