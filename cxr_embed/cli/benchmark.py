@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -12,6 +11,7 @@ from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.cli import run as main_job
 from cxr_embed.errors import UsageError
+from cxr_embed.models import faster_engine
 
 if TYPE_CHECKING:
     from cxr_embed.models.protocol import EmbeddingModel
@@ -62,7 +62,8 @@ def main(arguments: list[str]) -> int:
     log = terminal.Log(quiet=values.verbosity < 0)
     refs = find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
-        output_path=values.output_path,
+        output_path=values.output_path, search_archives=values.search_archives,
+        dicomweb_query=values.dicomweb_query,
     )  # fmt: skip
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     settings = model_flags.model_settings(values, log)
@@ -78,7 +79,8 @@ def main(arguments: list[str]) -> int:
         device=holder.model.device,
         is_remote=any(storage.is_remote(path) for path in (job.output_path, refs[0].path)),
     )
-    trial = run_trial(job, holder, threads, values.seconds, log)
+    others = faster_engine.other_engines(settings) if holder.model.device == "cpu" else []
+    trial = run_trial(job, holder, threads, values.seconds, log, others=others)
     print("\n".join(_lines(job, holder.model, trial)))
     return 0
 
@@ -92,8 +94,12 @@ def _lines(job: Job, model: EmbeddingModel, trial: Trial) -> list[str]:
         f"{trial.bytes_each / 1e6:.1f} MB each",
         f"model          {_rate(running.seconds_each)} on {model.device} with {settings.engine} in "
         f"{settings.precision}, batch size {job.batch_size or model.best_batch_size}",
-        f"writing        {_rate(writing.seconds_each)}",
     ]
+    lines += [
+        f"model          {_rate(rate.seconds_each)} with {engine} in its place"
+        for engine, rate in trial.others.items()
+    ]
+    lines.append(f"writing        {_rate(writing.seconds_each)}")
     if trial.not_embedded:
         lost = ", ".join(f"{count} {reason}" for reason, count in trial.not_embedded.items())
         lines.append(f"not embedded   {lost}")
@@ -102,12 +108,12 @@ def _lines(job: Job, model: EmbeddingModel, trial: Trial) -> list[str]:
         f"estimate       your {len(job.refs):,} images take about {duration(each * len(job.refs))} "
         f"({_rate(each)})",
         f"change first   {trial.largest_part()}, {100 * share:.0f} % of the time: "
-        f"{_advice(trial.largest_part(), job, model)}",
+        f"{_advice(trial.largest_part(), job, model, trial)}",
     ]
     return lines
 
 
-def _advice(part: str, job: Job, model: EmbeddingModel) -> str:
+def _advice(part: str, job: Job, model: EmbeddingModel, trial: Trial) -> str:
     if part == "writing":
         return "another --output_path, such as a disk of this machine"
     if part == "reading":
@@ -119,13 +125,12 @@ def _advice(part: str, job: Job, model: EmbeddingModel) -> str:
         return "endpoint.parallel_requests in the model config, or more replicas of the endpoint"
     if model.device != "cpu":
         return "--precision=bfloat16, which gives slightly other numbers, or a larger --batch_size"
-    others = []
-    if job.model.engine == "tensorflow" and importlib.util.find_spec("openvino"):
-        others.append("try --engine=openvino, which is installed")
-    elif job.model.engine == "tensorflow":
-        others.append("try --engine=openvino (pip install 'cxr-embed[openvino]')")
-    others.append("a GPU; --precision=bfloat16, which gives slightly other numbers")
-    return "; ".join(others)
+    advice = "a GPU; --precision=bfloat16, which gives slightly other numbers"
+    if (engine := trial.faster_engine()) is not None:
+        return f"--engine={engine}; {advice}"
+    if job.model.engine == "tensorflow" and not trial.others:
+        return f"--engine=openvino (pip install 'cxr-embed[openvino]'); {advice}"
+    return advice
 
 
 def _rate(seconds_each: float) -> str:

@@ -15,7 +15,7 @@ from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
 from cxr_embed.errors import UsageError
 from cxr_embed.imaging.rendering import RENDERINGS
-from cxr_embed.models import fetch
+from cxr_embed.models import faster_engine, fetch
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS
 from cxr_embed.storage import find_images as sources
 
@@ -168,6 +168,8 @@ def main(arguments: list[str]) -> int:
     if closed and not members.is_archive(values.input_path or ""):
         log(f"warning: archives stay closed without --search_archives, such as {closed[0]}")
     model = model_flags.model_settings(values, log)
+    if not (values.engine or runner) and (hint := faster_engine.hint(model)):
+        log(hint)
     plan = plan_run(_job(values, refs, model, runner, beam_arguments), log)
     with _interruptible(plan):
         unit = "embeddings" if plan.names else "images"

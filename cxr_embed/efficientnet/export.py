@@ -23,10 +23,10 @@ from cxr_embed.efficientnet.architecture import (
 from cxr_embed.efficientnet.onnx_file import GRAPH_FILE, write_onnx
 from cxr_embed.efficientnet.weights import Weights, orthogonal_projection, random_weights
 from cxr_embed.errors import UsageError, one_line
+from cxr_embed.models.kinds import DESCRIPTION_FILE
 from cxr_embed.models.onnx.graph_file import import_onnx
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
-DESCRIPTION_FILE = "cxr_embed_model.json"
 RANDOM = "random"
 SAVED_MODEL, ONNX = FORMATS = ("saved_model", "onnx")
 

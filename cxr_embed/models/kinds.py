@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from cxr_embed.models.settings import ModelSettings
     from cxr_embed.models.signature import Wiring
 
+# What `export-model` writes beside a model.
+DESCRIPTION_FILE = "cxr_embed_model.json"
+
 
 class ModelKind:
     """A kind of model. This class itself stands for one file, or one folder, of any content.

@@ -24,6 +24,7 @@ from cxr_embed import storage
 from cxr_embed.elements import ImageRef
 from cxr_embed.errors import ImageRejected, ImageSkipped, UsageError
 from cxr_embed.imaging.image_files import admit, read_image, too_large
+from cxr_embed.models.settings import ModelSettings
 from cxr_embed.models.sharing import SharedModel
 from cxr_embed.records import Record, encode_record
 from cxr_embed.runs.plan import Job
@@ -57,6 +58,7 @@ class Trial:
         bytes_each: mean size of an image that was read.
         threads: threads that read.
         not_embedded: images of the sample that were skipped or failed, by reason.
+        others: model calls on other engines, by engine.
     """
 
     reading: Rate
@@ -65,6 +67,7 @@ class Trial:
     bytes_each: float
     threads: int
     not_embedded: Counter[str] = field(default_factory=Counter)
+    others: dict[str, Rate] = field(default_factory=dict)
 
     def seconds_each(self, model_shares_cores: bool) -> float:
         """Returns estimated seconds per image of the main job.
@@ -81,9 +84,23 @@ class Trial:
         """Returns the name of the slowest part: `reading`, `model` or `writing`."""
         return max(("reading", "model", "writing"), key=lambda n: getattr(self, n).seconds_each)
 
+    def faster_engine(self) -> str | None:
+        """Returns the fastest other engine if it is at least 1.2 times as fast."""
+        if not self.others:
+            return None
+        name = min(self.others, key=lambda engine: self.others[engine].seconds_each)
+        is_faster = self.model.seconds_each >= 1.2 * self.others[name].seconds_each
+        return name if is_faster else None
+
 
 def run_trial(
-    job: Job, model: SharedModel, threads: int, seconds: float, log: Callable[[str], None]
+    job: Job,
+    model: SharedModel,
+    threads: int,
+    seconds: float,
+    log: Callable[[str], None],
+    *,
+    others: Sequence[ModelSettings] = (),
 ) -> Trial:
     """Measures a job on a sample of its images; its output is left as it was.
 
@@ -93,6 +110,7 @@ def run_trial(
         threads: threads that read.
         seconds: time for each of reading and model.
         log: logs one line.
+        others: the same model on other engines, to be measured beside it.
 
     Raises:
         UsageError: no image of the sample can be embedded.
@@ -112,7 +130,14 @@ def run_trial(
         raise UsageError(f"the model embeds none of the sampled images: {vectors[0]}")
     log("writing records")
     writing = _write(job.output_path, good, seconds / 5)
-    return Trial(reading, running, writing, bytes_read / reading.count, threads, not_embedded)
+    trial = Trial(reading, running, writing, bytes_read / reading.count, threads, not_embedded)
+    for settings in others:
+        log(f"embedding for {seconds:g} s with {settings.engine}")
+        other = SharedModel(settings)
+        trial.others[settings.engine], _ = _run(
+            other, fitted, job.batch_size or other.model.best_batch_size, seconds
+        )
+    return trial
 
 
 def sample(refs: Sequence[ImageRef], size: int = _SAMPLE) -> list[ImageRef]:

@@ -341,7 +341,8 @@ def test_a_pth_that_would_run_code_does_not(tmp_path: Path) -> None:
 def test_trained_weights_are_exported_with_a_projection(
     tmp_path: Path, weights: dict[str, np.ndarray]
 ) -> None:
-    from cxr_embed.efficientnet.export import DESCRIPTION_FILE, export_model
+    from cxr_embed.efficientnet.export import export_model
+    from cxr_embed.models.kinds import DESCRIPTION_FILE
 
     path = write_safetensors(tmp_path / "lite0.safetensors", as_timm(weights))
     report = export_model(

@@ -16,10 +16,11 @@ import pytest
 from cxr_embed import models
 from cxr_embed.efficientnet import export
 from cxr_embed.efficientnet.architecture import ARCHITECTURES, folded_parameter_count
-from cxr_embed.efficientnet.export import DESCRIPTION_FILE, export_model
+from cxr_embed.efficientnet.export import export_model
 from cxr_embed.errors import UsageError
 from cxr_embed.models import ModelSettings
 from cxr_embed.models.fit import ModelInput
+from cxr_embed.models.kinds import DESCRIPTION_FILE
 
 B0 = ARCHITECTURES["efficientnet-b0"]
 SIZE = 64

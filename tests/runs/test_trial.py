@@ -35,6 +35,15 @@ def test_the_slowest_part_is_the_one_to_change(parts: tuple[float, ...], name: s
     assert trial(*parts).largest_part() == name
 
 
+def test_another_engine_counts_from_1_2_times_the_speed() -> None:
+    measured = trial(0.1, 1.0, 0.1)
+    assert measured.faster_engine() is None
+    measured.others["slow"] = Rate(10, 9.0)
+    assert measured.faster_engine() is None
+    measured.others["fast"] = Rate(10, 8.0)
+    assert measured.faster_engine() == "fast"
+
+
 def test_a_sample_is_from_all_over_the_list() -> None:
     refs = [ImageRef.of(f"/{number:04d}.dcm") for number in range(1000)]
     chosen = sample(refs, 100)
