@@ -17,6 +17,7 @@ from cxr_embed.models import inputs
 from cxr_embed.models.outline import Outline, outline
 from cxr_embed.models.several import outputs_of
 from cxr_embed.runs import resume, tables
+from cxr_embed.runs.archives import write_archives
 from cxr_embed.runs.fingerprint import require_same_software
 from cxr_embed.runs.folder import write_manifest
 from cxr_embed.runs.manifest import Conditions, make_manifest
@@ -123,6 +124,8 @@ def _conclude(plan: Plan, result: Result, metrics: Metrics | None, conditions: C
     job = plan.job
     if plan.checked:
         resume.write_checked(plan.folder, plan.checked)
+    if job.archives:
+        write_archives(plan.folder, job.archives)
     if result.handed_over:
         result.counts["not_attempted"] = 0  # unknown here
     else:

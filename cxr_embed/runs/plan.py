@@ -7,7 +7,7 @@ output alone, so that the folder of an output is like any other output.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cxr_embed import models, storage
@@ -25,6 +25,7 @@ from cxr_embed.runs.fingerprint import (
 )
 from cxr_embed.runs.folder import new_run_id, run_folder
 from cxr_embed.storage.archives import reading_order
+from cxr_embed.storage.search_archives import ListedArchive
 
 Log = Callable[[str], None]
 
@@ -35,7 +36,7 @@ class Job:
 
     `refs` are the images found, and `model` holds the model settings. `runner` is a Beam runner's
     name, and `beam_arguments` are Beam's flags. If `batch_size` or `decode_threads` is 0, its value
-    is chosen after the model is known.
+    is chosen after the model is known. `archives` are the archives that were listed.
     """
 
     refs: list[ImageRef]
@@ -53,6 +54,7 @@ class Job:
     runner: str = ""
     beam_arguments: tuple[str, ...] = ()
     decode_threads: int = 0
+    archives: Mapping[str, ListedArchive] = field(default_factory=dict)
 
     @property
     def is_local(self) -> bool:

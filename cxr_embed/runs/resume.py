@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cxr_embed import storage
+from cxr_embed import members, storage
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef
 from cxr_embed.errors import UsageError
 from cxr_embed.records import BadRecord, decode_record
@@ -231,6 +231,9 @@ def find_done(
 
 def _is_same_file(one: str, other: str) -> bool:
     """Whether two local paths, such as a relative and an absolute one, are the same file."""
+    first, second = members.split(one), members.split(other)
+    if first and second and first[1] == second[1]:
+        one, other = first[0], second[0]
     try:
         return Path(one).samefile(other)
     except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -18,39 +19,43 @@ class ListedArchive(NamedTuple):
 
     Attributes:
         state: see `storage.state`.
-        members: number of members that may be images.
+        members: `digest` of the addresses of the members that may be images.
     """
 
     state: str
-    members: int
+    members: str
 
 
-class KnownArchives:
-    """Archives that earlier runs have finished; the default knows none."""
+def digest(addresses: Iterable[str]) -> str:
+    """Returns the SHA-256 of addresses in any order."""
+    found = hashlib.sha256()
+    for address in sorted(addresses):
+        found.update(address.encode("utf-8", "surrogateescape") + b"\0")
+    return found.hexdigest()
 
-    def members_of(self, archive: str, state: str) -> list[str] | None:
-        """Returns the images in an archive by their names, or None if it has to be listed.
 
-        Args:
-            archive: its path.
-            state: its present state.
-        """
-        return None
+# Receives an archive's path and its present state. Returns the addresses of its images if earlier
+# runs have embedded them all, or None if the archive has to be listed.
+ImagesIn = Callable[[str, str], list[str] | None]
+
+
+def _unknown(archive: str, state: str) -> None:
+    del archive, state
 
 
 class ArchiveSearch:
     """Lists archives during one search.
 
     Args:
-        known: archives that need not be opened.
+        known: returns what an archive holds that need not be opened.
 
     Attributes:
         locations: where members lie, by their addresses; those of known archives are left out.
         listed: the archives that were opened.
     """
 
-    def __init__(self, known: KnownArchives | None = None) -> None:
-        self._known = known or KnownArchives()
+    def __init__(self, known: ImagesIn = _unknown) -> None:
+        self._known = known
         self.locations: dict[str, str] = {}
         self.listed: dict[str, ListedArchive] = {}
 
@@ -74,7 +79,7 @@ class ArchiveSearch:
             UsageError: two members have the same name.
         """
         state = storage.state(archive)
-        known = self._known.members_of(archive, state)
+        known = self._known(archive, state)
         if known is not None:
             return sorted(known)
         found: dict[str, str] = {}
@@ -88,5 +93,5 @@ class ArchiveSearch:
                 )
             found[address] = location
         self.locations |= found
-        self.listed[archive] = ListedArchive(state, len(found))
+        self.listed[archive] = ListedArchive(state, digest(found))
         return sorted(found)
