@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from cxr_embed import elements, file_types, members, models, storage
 from cxr_embed.cli import flags as cli_flags
-from cxr_embed.cli import model_flags
+from cxr_embed.cli import model_flags, stopping
 from cxr_embed.errors import UsageError
 from cxr_embed.imaging.rendering import RENDERINGS
 from cxr_embed.models import faster_engine, fetch
+from cxr_embed.models.config import ModelConfig, read_model_config
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS
 from cxr_embed.storage import find_images as sources
 
 if TYPE_CHECKING:
-    from cxr_embed.elements import ImageRef
     from cxr_embed.runs.execute import Result
-    from cxr_embed.runs.plan import Job, RunPlan
+    from cxr_embed.runs.plan import Job
 
 USAGE = """\
 Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecord per image.
@@ -152,16 +150,19 @@ def main(arguments: list[str]) -> int:
         return 0
     from cxr_embed.cli import terminal
     from cxr_embed.cli.progress import watching
+    from cxr_embed.runs.archives import finished_archives
     from cxr_embed.runs.execute import execute_run
     from cxr_embed.runs.plan import count_of_images, plan_run
+    from cxr_embed.storage.search_archives import ArchiveSearch
 
     runner, beam_arguments = _beam_flags(values, rest)
     _require(values)
     log = terminal.Log(quiet=values.verbosity < 0)
+    archives = ArchiveSearch(finished_archives([] if values.overwrite else _outputs(values)))
     refs = sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
         output_path=values.output_path, search_archives=values.search_archives,
-        dicomweb_query=values.dicomweb_query,
+        archives=archives, dicomweb_query=values.dicomweb_query,
     )  # fmt: skip
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     closed = [ref.path for ref in refs if members.is_archive(ref.path)]
@@ -170,8 +171,9 @@ def main(arguments: list[str]) -> int:
     model = model_flags.model_settings(values, log)
     if not (values.engine or runner) and (hint := faster_engine.hint(model)):
         log(hint)
-    plan = plan_run(_job(values, refs, model, runner, beam_arguments), log)
-    with _interruptible(plan):
+    job = _job(values, model, runner, beam_arguments)
+    plan = plan_run(replace(job, refs=refs, archives=archives.listed), log)
+    with stopping.run_interruptible(plan):
         unit = "embeddings" if plan.names else "images"
         results = execute_run(plan, log, watching("embedding", unit, quiet=values.verbosity < 0))
     for output, result in zip(plan.outputs, results, strict=True):
@@ -190,6 +192,13 @@ def _require(values: flags.FlagValues) -> None:
     if values.model_path:
         fetch.check_address(values.model_path)
     model_flags.endpoint_of(values)
+
+
+def _outputs(values: flags.FlagValues) -> list[str]:
+    """Returns the folder of each output, usually of one."""
+    path = values.output_path
+    config = read_model_config(values.model_config) if values.model_config else ModelConfig()
+    return [storage.join(path, name) for name in models.outputs.parts(config)] or [path]
 
 
 def _beam_flags(values: flags.FlagValues, rest: list[str]) -> tuple[str, list[str]]:
@@ -214,16 +223,13 @@ def _beam_flags(values: flags.FlagValues, rest: list[str]) -> tuple[str, list[st
 
 
 def _job(
-    values: flags.FlagValues,
-    refs: list[ImageRef],
-    model: models.ModelSettings,
-    runner: str,
-    beam_arguments: list[str],
+    values: flags.FlagValues, model: models.ModelSettings, runner: str, beam_arguments: list[str]
 ) -> Job:
+    """Returns the job that the flags describe, still without images."""
     from cxr_embed.runs.plan import Job
 
     return Job(
-        refs=refs,
+        refs=[],
         output_path=values.output_path,
         model=model,
         file_type=values.input_file_type,
@@ -239,34 +245,6 @@ def _job(
         beam_arguments=tuple(beam_arguments),
         decode_threads=values.decode_threads,
     )
-
-
-@contextmanager
-def _interruptible(plan: RunPlan) -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM end a local run after the next image; a second one kills.
-
-    A job elsewhere does not hear them.
-    """
-    from cxr_embed.runs.progress import progress_of
-
-    if not plan.job.is_local:
-        yield
-        return
-    progress = progress_of(plan.run_id, plan.job.max_failures)
-
-    def stop(number: int, _frame: Any) -> None:
-        if progress.is_interrupted:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        progress.interrupt()
-        print("\nstopping after the image in the model; once more to kill", file=sys.stderr)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _status(result: Result, skip_errors: bool) -> int:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cxr_embed.runs.plan import Plan
+    from cxr_embed.runs.plan import RunPlan
 
 
 @contextmanager
-def run_interruptible(plan: Plan) -> Iterator[None]:
+def run_interruptible(plan: RunPlan) -> Iterator[None]:
     """Lets the signals end a local run after the next image. A remote job does not receive them."""
     from cxr_embed.runs.progress import progress_of
 

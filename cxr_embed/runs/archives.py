@@ -9,16 +9,18 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from cxr_embed import members, storage
+from cxr_embed.elements import ImageRef
 from cxr_embed.runs.folder import RunFiles, runs_in
 from cxr_embed.runs.tables import csv_line, read_table
-from cxr_embed.storage.search_archives import ListedArchive, digest
+from cxr_embed.storage.places import ARCHIVES
+from cxr_embed.storage.search_archives import ImagesIn, ListedArchive, digest
 
 # In a run's folder: the archives that the run listed.
-ARCHIVES = "archives.csv"
+_LISTED = "archives.csv"
 
 _ENCODING = ("utf-8", "surrogateescape")
 
@@ -34,21 +36,63 @@ class _Outcomes:
 def write_archives(run_folder: str, listed: Mapping[str, ListedArchive]) -> None:
     """Stores the archives that a run listed."""
     text = "".join(csv_line([archive, *facts]) for archive, facts in sorted(listed.items()))
-    storage.write_whole(storage.join(run_folder, ARCHIVES), text.encode(*_ENCODING), replace=True)
+    storage.write_whole(storage.join(run_folder, _LISTED), text.encode(*_ENCODING), replace=True)
 
 
-class FinishedArchives:
-    """The archives whose images all have an outcome in an output; its tables are read when needed.
+def finished_archives(outputs: Sequence[str]) -> ImagesIn:
+    """Returns what knows the archives whose images all have an outcome, in each of some outputs.
 
     Args:
-        output_path: the output.
+        outputs: the outputs of a run. Their tables are read when an archive is first asked for.
     """
+    each = [_FinishedArchives(output) for output in outputs]
+
+    def images_in(archive: str, state: str) -> list[str] | None:
+        found = [finished.images_in(archive, state) for finished in each]
+        # An image that one output lacks is embedded for it alone, so the lists are the same.
+        return found[0] if found and all(images == found[0] for images in found) else None
+
+    return images_in
+
+
+def located(refs: Sequence[ImageRef]) -> list[ImageRef]:
+    """Returns images with their places in their archives, as far as a search left them out.
+
+    This happens if the record of a finished archive's image is no longer there.
+
+    Args:
+        refs: images that will be read.
+    """
+    archives = {found[0] for ref in refs if (found := _unlocated(ref))}
+    locations: dict[str, str] = {}
+    for archive in sorted(archives):
+        try:
+            for name, location in ARCHIVES.list_members(archive):
+                locations[members.join(archive, name)] = location
+        except OSError:  # becomes the failure of each of these images
+            continue
+    if not locations:
+        return list(refs)
+    return [
+        replace(ref, location=locations.get(ref.path, "")) if _unlocated(ref) else ref
+        for ref in refs
+    ]
+
+
+def _unlocated(ref: ImageRef) -> tuple[str, str] | None:
+    if ref.location or ref.is_listed or not storage.is_member(ref.path):
+        return None
+    return members.split(ref.path)
+
+
+class _FinishedArchives:
+    """The archives whose images all have an outcome in one output."""
 
     def __init__(self, output_path: str) -> None:
         self._output_path = output_path
 
-    def __call__(self, archive: str, state: str) -> list[str] | None:
-        """Returns the addresses of an archive's images, see `search_archives.ImagesIn`."""
+    def images_in(self, archive: str, state: str) -> list[str] | None:
+        """Does `search_archives.ImagesIn`."""
         listed, outcomes = self._read
         if archive not in outcomes or listed[archive].state != state:
             return None
@@ -66,7 +110,7 @@ class FinishedArchives:
         listed: dict[str, ListedArchive] = {}
         outcomes: dict[str, _Outcomes] = {}
         for run in runs:
-            if ARCHIVES in run.names:
+            if _LISTED in run.names:
                 listed |= _read_archives(run)
         for run in runs if listed else []:
             try:
@@ -82,7 +126,7 @@ class FinishedArchives:
 
 def _read_archives(run: RunFiles) -> dict[str, ListedArchive]:
     try:
-        data = storage.read_bytes(storage.join(run.folder, ARCHIVES))
+        data = storage.read_bytes(storage.join(run.folder, _LISTED))
         rows = list(csv.reader(io.StringIO(data.decode(*_ENCODING), newline="")))
     except (OSError, csv.Error):
         return {}

@@ -15,6 +15,7 @@ from cxr_embed.elements import ImageRef
 from cxr_embed.errors import UsageError
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 from cxr_embed.runs import resume
+from cxr_embed.runs.archives import located
 from cxr_embed.runs.fingerprint import (
     Fingerprint,
     OutputConfig,
@@ -208,6 +209,7 @@ def make_plan(job: Job, log: Log) -> Plan:
         return Plan(job, ordered, replace, found.temporary, fingerprint, config)
     _log_done(done, log)
     todo = [ref for ref in ordered if ref.is_refused or ref.record not in done.records]
+    todo = located(todo)
     return Plan(job, todo, [], found.temporary, fingerprint, config, size, done.checked)
 
 
