@@ -157,7 +157,7 @@ class BadLine:
                     time.sleep(0.2)
                 line.forward(self, body, fault)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_any  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_any  # noqa: N815
 
         with serving(Handler) as address:
             yield address
@@ -183,7 +183,8 @@ class BadLine:
         for name, value in answer.getheaders():
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(content)))
+        length = answer.getheader("Content-Length") if handler.command == "HEAD" else len(content)
+        handler.send_header("Content-Length", str(length or 0))
         handler.end_headers()
         if fault == "answer_cut_short":
             content = content[: len(content) // 2]

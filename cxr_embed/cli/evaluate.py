@@ -34,7 +34,7 @@ def make_flags() -> flags.FlagValues:
 
     text("predictions", "a predictions.csv, or the folder of a training run that holds one")
     text("head", "instead: a trained head, to be applied to --input_path")
-    text("input_path", "embeddings: a folder of records, a packed file, or gs://")
+    text("input_path", "embeddings: a folder of records, a packed file; local or in a bucket")
     text("data_dir", "another name of --input_path")
     head_flags.define_labels(values, with_heads=False)
     text("split_name", "the split to measure on; without it test, or all where nothing is split")

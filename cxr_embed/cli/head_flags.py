@@ -31,7 +31,8 @@ def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
     """Defines where labels come from and how to read them."""
     flags.DEFINE_string(
         "labels_csv", None,
-        "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or gs://",
+        "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or in a "
+        "bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
@@ -64,7 +65,7 @@ def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
 def define_embeddings(values: flags.FlagValues) -> None:
     """Defines where embeddings are; the published name and every verb's name mean the same."""
     flags.DEFINE_string(
-        "data_dir", None, "embeddings: a folder of records, a packed file, or gs://",
+        "data_dir", None, "embeddings: a folder of records, a packed file; local or in a bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string("input_path", None, "another name of --data_dir", flag_values=values)
@@ -73,7 +74,7 @@ def define_embeddings(values: flags.FlagValues) -> None:
 def define_output(values: flags.FlagValues, default: str) -> None:
     """Defines where results go, under both names."""
     flags.DEFINE_string(
-        "output_dir", None, f"the folder to write, local or gs://; without it {default}",
+        "output_dir", None, f"the folder to write, local or in a bucket; without it {default}",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string("output_path", None, "another name of --output_dir", flag_values=values)
@@ -103,7 +104,7 @@ def embeddings_path(values: flags.FlagValues) -> str:
     found = one_of(values, "data_dir", "input_path")
     if not found:
         raise UsageError(
-            "--data_dir is missing: the embeddings, a folder of records, a packed file or gs://"
+            "--data_dir is missing: a folder of records or a packed file, local or in a bucket"
         )
     return found
 

@@ -38,11 +38,11 @@ def make_flags() -> flags.FlagValues:
     """Returns the verb's flags, unparsed."""
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "input_path", None, "the file, local or gs://; FILE alone says the same",
+        "input_path", None, "the file, local or in a bucket; FILE alone says the same",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
-        "output_path", None, "a .png to draw the renderings side by side, local or gs://",
+        "output_path", None, "a .png to draw the renderings side by side, local or in a bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(

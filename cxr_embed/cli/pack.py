@@ -21,11 +21,11 @@ def make_flags() -> flags.FlagValues:
     """Returns the verb's flags, unparsed."""
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "input_path", None, "an output of the main job, or something packed; local or gs://",
+        "input_path", None, "an output of the main job, or something packed; local or in a bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
-        "output_path", None, "a folder of its own, made if missing, or gs://bucket/prefix",
+        "output_path", None, "a folder of its own, made if missing, or a bucket's prefix",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(

@@ -20,15 +20,15 @@ def make_flags() -> flags.FlagValues:
     """Returns the verb's flags, unparsed."""
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "head", None, "the --output_dir of a training run, local or gs://", flag_values=values
+        "head", None, "the --output_dir of a training run, local or in a bucket", flag_values=values
     )
     flags.DEFINE_string(
-        "input_path", None, "embeddings: a folder of records, a packed file, or gs://",
+        "input_path", None, "embeddings: a folder of records, a packed file; local or in a bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string("data_dir", None, "another name of --input_path", flag_values=values)
     flags.DEFINE_string(
-        "output_path", None, "the .csv to write, local or gs://", flag_values=values
+        "output_path", None, "the .csv to write, local or in a bucket", flag_values=values
     )
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
     flags.DEFINE_boolean(

@@ -27,8 +27,11 @@ def make_flags() -> flags.FlagValues:
     def text(name: str, help_: str) -> None:
         flags.DEFINE_string(name, None, help_, flag_values=values)
 
-    text("input_path", "embeddings: an output of the main job, local or gs://")
-    text("output_path", "the page to write, .html, local or gs://; one that is there is replaced")
+    text("input_path", "embeddings: an output of the main job, local or in a bucket")
+    text(
+        "output_path",
+        "the page to write, .html, local or in a bucket; one that is there is replaced",
+    )
     text(
         "labels_csv",
         "a CSV file of labels, one row an image or a study; any column can colour the map",

@@ -52,27 +52,29 @@ def make_flags() -> flags.FlagValues:
     text(
         "input_path",
         None,
-        "a folder (searched recursively), one file, a glob, gs://bucket/prefix, an archive "
-        "(.zip, .tar, .tar.gz, .tgz), or a DICOMweb store: "
+        "a folder (searched recursively), one file or a glob, local or in a bucket (gs://, s3://, "
+        "az://), an archive (.zip, .tar, .tar.gz, .tgz), or a DICOMweb store: "
         "dicomweb+https://host/root[/studies/UID[/series/UID]], see docs/dicomweb.md",
     )
     text(
         "dicomweb_query", None,
         "filters of the search in a DICOMweb store: Modality=DX&StudyDate=20200101-",
     )  # fmt: skip
-    text("input_list", None, "a text file (local or gs://) with one image path a line")
+    text("input_list", None, "a text file (local or in a bucket) with one image path a line")
     choice(
         "input_file_type", "auto", file_types.FILE_TYPES, "auto looks at content, not at the name"
     )
-    text("output_path", None, "a folder, made if missing, or gs://bucket/prefix")
+    text(
+        "output_path", None, "a folder, made if missing, or a bucket's prefix (gs://, s3://, az://)"
+    )
     choice(
         "output_layout", "flat", elements.LAYOUTS,
         "flat: <dicom_id>.tfrecord; mirror: keeps the folders below --input_path",
     )  # fmt: skip
     text(
         "model_path", None,
-        "a SavedModel folder or an .onnx file: local, gs:// or hf://owner/name[@revision][/path]; "
-        "without it, the reference EfficientNet-L2, untrained",
+        "a SavedModel folder or an .onnx file: local, in a bucket or "
+        "hf://owner/name[@revision][/path]; without it, the reference EfficientNet-L2, untrained",
     )  # fmt: skip
     text("model_config", None, "TOML that says how to feed and read a model, see configs/models/")
     text(

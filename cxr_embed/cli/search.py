@@ -31,7 +31,7 @@ def make_flags() -> flags.FlagValues:
     """Returns the verb's flags, unparsed."""
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "input_path", None, "embeddings: an output of the main job, local or gs://",
+        "input_path", None, "embeddings: an output of the main job, local or in a bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
@@ -41,7 +41,10 @@ def make_flags() -> flags.FlagValues:
     )  # fmt: skip
     flags.DEFINE_integer("k", 10, "how many images", lower_bound=1, flag_values=values)
     flags.DEFINE_string(
-        "html", None, "also write a page with pictures, .html, local or gs://", flag_values=values
+        "html",
+        None,
+        "also write a page with pictures, .html, local or in a bucket",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "index", "auto", list(ENGINES),

@@ -28,7 +28,8 @@ def make_flags() -> flags.FlagValues:
     """Returns the verb's flags, unparsed."""
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "input_path", None, "an output of the main job, a packed data set, or one file; local or gs://",
+        "input_path", None,
+        "an output of the main job, a packed data set, or one file; local or in a bucket",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(

@@ -89,7 +89,7 @@ class ShardWriter:
     """Writes shards into a folder.
 
     Args:
-        folder: the output, local or gs://.
+        folder: the output, local or in a bucket.
         plan: the plan.
         existing: names of the shards that exist already.
         advance: called with the number of rows that were added.

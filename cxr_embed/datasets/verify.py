@@ -51,8 +51,9 @@ def verify(
     """Verifies an output of the main job, or a packed data set.
 
     Args:
-        path: a folder or one file, local or gs://.
-        images: the inputs: a folder, glob, gs:// path or `.txt` list; None does not compare them.
+        path: a folder or one file, local or in a bucket.
+        images: the inputs: a folder, glob or `.txt` list, local or in a bucket; None does not
+            compare them.
         start: gets the number of files; returns a function that is called with the number of files
             that were checked.
         dicomweb_query: that of the run, if the inputs are in a DICOMweb store.

@@ -165,9 +165,9 @@ class Embeddings:
         """Gives each embedding its label, and lists what has no partner.
 
         Args:
-            labels: a DataFrame, or the path of a CSV file, local or gs://. One row an image, whose
-                key is a full URI, a relative path, a file name or a dicom id; extensions do not
-                matter, so that labels of `x.jpg` fit `x.dcm`.
+            labels: a DataFrame, or the path of a CSV file, local or in a bucket. One row an image,
+                whose key is a full URI, a relative path, a file name or a dicom id; extensions do
+                not matter, so that labels of `x.jpg` fit `x.dcm`.
             on: the column with the key; without it, `image_id` or `dicom_id`, or the column that
                 names the most images. `study_id` and `subject_id` join MIMIC's tables: one row,
                 all images of it. The rules are those of `embeddings.joining`, for all verbs.
@@ -238,7 +238,7 @@ def load_embeddings(
     Args:
         path: an output of the main job (a folder of records, those below it included), one
             record, or what `cxr-embed pack` wrote (a folder or one file, Parquet, .npz or
-            TFRecord shards); local or gs://.
+            TFRecord shards); local or in a bucket.
         ids: only these dicom ids. Of records, only theirs are opened.
         missing: whether an id that is not there is an error.
 

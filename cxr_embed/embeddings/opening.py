@@ -26,7 +26,7 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
 
     Args:
         path: an output of the main job, one record, a packed folder, or one packed file; local or
-            gs://. Packed files in a bucket are fetched into a temporary folder first.
+            in a bucket. Packed files in a bucket are fetched into a temporary folder first.
         ids: only records of these dicom ids; packed parts are not narrowed down.
 
     Yields:

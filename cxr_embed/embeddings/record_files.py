@@ -122,7 +122,7 @@ def row_bytes(out: np.ndarray) -> Iterator[memoryview]:
 
 
 def read_files(names: Sequence[str]) -> Iterator[bytes | OSError]:
-    """Yields each file's bytes, or why it cannot be read; local files one by one, gs:// many."""
+    """Yields each file's bytes, or why it cannot be read; local files one by one, others many."""
     if names and storage.is_remote(names[0]):
         with ThreadPoolExecutor(_DOWNLOADS) as pool:
             yield from pool.map(_download, names)

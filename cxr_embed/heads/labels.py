@@ -77,7 +77,7 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
     """Reads a labels CSV.
 
     Args:
-        path: local or gs://, plain or gzip-compressed.
+        path: local or in a bucket, plain or gzip-compressed.
         options: which columns, and what blank and -1 mean.
         flag: the flag that named the file, for messages.
 

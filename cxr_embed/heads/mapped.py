@@ -85,7 +85,7 @@ def open_embeddings(
     cache.
 
     Args:
-        path: a folder of records, a packed file, or gs://.
+        path: a folder of records, a packed file; local or in a bucket.
         log: receives one line of progress at a time.
         map_from_bytes: keep matrices of at least this size.
 

@@ -32,7 +32,7 @@ def read_mimic(folder: str, options: LabelOptions) -> LabelTable:
     for in the metadata, then in the findings.
 
     Args:
-        folder: where the three files are, local or gs://; with or without `.gz`.
+        folder: where the three files are, local or in a bucket; with or without `.gz`.
         options: which heads, and what blank and -1 mean.
 
     Returns:

@@ -121,7 +121,7 @@ def read_predictions(path: str, flag: str = "--predictions") -> Predictions:
     """Reads a predictions.csv.
 
     Args:
-        path: the file, or the output folder that holds it; local or gs://.
+        path: the file, or the output folder that holds it; local or in a bucket.
         flag: the flag that gave the path, for messages.
 
     Raises:

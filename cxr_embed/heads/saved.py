@@ -73,7 +73,7 @@ def require_free(folder: str, overwrite: bool, flag: str, markers: Sequence[str]
     """Refuses a folder that another run has written to, or that cannot be written to.
 
     Args:
-        folder: local or gs://.
+        folder: local or in a bucket.
         overwrite: whether the user allows it.
         flag: the flag that gave the folder, for messages.
         markers: files that mark a finished output; they are removed, with `overwrite`.

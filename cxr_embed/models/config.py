@@ -244,7 +244,7 @@ def read_model_config(path: str) -> ModelConfig:
     """Reads a model config.
 
     Args:
-        path: a local or gs:// file, or the bare name of an included config.
+        path: a local file or one in a bucket, or the bare name of an included config.
 
     Raises:
         UsageError: the file is missing or is not TOML, or a key or value is invalid.

@@ -32,7 +32,7 @@ class ModelSettings:
     """The values that a worker needs to load a model; they can be pickled.
 
     Attributes:
-        path: the model's folder or file, local, gs:// or hf://, as the user gave it; for an
+        path: the model's folder or file, local, in a bucket or hf://, as the user gave it; for an
             endpoint its name.
         config: input and output of the model beyond its signature.
         device: `auto`, `cpu`, `gpu` or `tpu`.
@@ -75,7 +75,7 @@ class ModelSettings:
         is fetched if they show that it cannot be run.
 
         Args:
-            path: the model's folder or file, local, gs:// or hf://.
+            path: the model's folder or file, local, in a bucket or hf://.
             engine: as the attribute.
             log: logs one line for the user if the model has to be fetched.
             others: the other attributes.

@@ -171,7 +171,7 @@ class Pace:
 
 
 def record_times(output_path: str) -> np.ndarray:
-    """Returns the records' modification times in seconds since 1970; empty for gs:// outputs."""
+    """Returns the records' modification times in seconds since 1970; empty for buckets."""
     if storage.is_remote(output_path) or not Path(output_path).is_dir():
         return np.empty(0)
     times = []

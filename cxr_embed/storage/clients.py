@@ -8,6 +8,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+# Connect timeout, read timeout.
+TIMEOUT_SECONDS = (10.0, 60.0)
+
+# More than a worker's threads, so that no thread waits for a connection or opens a new one.
+CONNECTIONS = 64
+
 _caches: weakref.WeakSet[ClientCache] = weakref.WeakSet()
 
 

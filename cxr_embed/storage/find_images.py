@@ -36,9 +36,9 @@ def find_images(
     """Finds the images to embed.
 
     Args:
-        input_path: a folder (searched recursively), a file, a glob, an address such as
-            gs://bucket/prefix, or an archive, a folder or a member in it.
-        input_list: a text file, local or gs://, with one image path a line.
+        input_path: a folder (searched recursively), a file or a glob, local or in a bucket, an
+            address of a DICOMweb store, or an archive, a folder or a member in it.
+        input_list: a text file, local or in a bucket, with one image path a line.
         layout: `flat`, or `mirror` to keep the folders below the input.
         limit: maximum number of images, the first in sorted order; 0 is all.
         output_path: excluded from the search if it is below the input.
@@ -77,7 +77,9 @@ def find_images(
         except OSError as error:
             raise UsageError(f"--input_path cannot be listed: {_of_place(error)}") from error
     else:
-        raise UsageError("pass --input_path (a folder, file, glob or gs:// path) or --input_list")
+        raise UsageError(
+            "pass --input_path (a folder, file or glob, local or in a bucket) or --input_list"
+        )
     paths = _first(sorted(set(paths)), limit)
     if not paths or (not is_listed and not _holds_an_image(paths)):
         if may_be_empty:
@@ -323,15 +325,14 @@ def _of_place(error: OSError) -> str:
 
 
 def _common_folder(paths: list[str]) -> str:
-    # A path has no double slash.
-    paths = [members.as_folder(path).replace("://", ":/", 1) for path in paths]
-    is_remote = bool(paths) and storage.is_remote(paths[0].replace(":/", "://", 1))
-    folders = {str(PurePosixPath(path).parent) for path in paths}
+    # `PurePosixPath` keeps one slash of `gs://`, which makes an address comparable with others.
+    folders = {str(PurePosixPath(members.as_folder(path)).parent) for path in paths}
     try:
         common = os.path.commonpath(folders)
-        return common.replace(":/", "://", 1) if is_remote else common
     except ValueError:  # absolute and relative paths mixed, an error in mirrored layouts only
         return ""
+    scheme, slash, rest = common.partition(":/")
+    return f"{scheme}://{rest}" if slash and scheme in storage.PLACES else common
 
 
 def _folder(path: str, root: str, layout: str) -> str:

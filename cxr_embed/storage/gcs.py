@@ -8,8 +8,9 @@ from typing import IO, Any
 
 from cxr_embed.storage import gcs_client
 from cxr_embed.storage.arriving import Arriving
+from cxr_embed.storage.clients import TIMEOUT_SECONDS
 from cxr_embed.storage.files import Entry
-from cxr_embed.storage.gcs_client import TIMEOUT_SECONDS, client, last_headers
+from cxr_embed.storage.gcs_client import client, last_headers
 from cxr_embed.storage.object_store import Head, Object, ObjectStore
 from cxr_embed.storage.retries import Corrupt, retry
 from cxr_embed.storage.settings import settings

@@ -7,14 +7,8 @@ import threading
 from typing import Any
 
 from cxr_embed.errors import PlaceUnavailable, one_line
-from cxr_embed.storage.clients import ClientCache
+from cxr_embed.storage.clients import CONNECTIONS, ClientCache
 from cxr_embed.storage.settings import settings
-
-# Connect timeout, read timeout.
-TIMEOUT_SECONDS = (10.0, 60.0)
-
-# More than a worker's threads, so that no thread waits for a connection or opens a new one.
-CONNECTIONS = 64
 
 # The headers of the last response, for each thread.
 _last_answer = threading.local()

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import IO
 
 from cxr_embed.errors import UsageError
-from cxr_embed.storage import dicomweb, dicomweb_address, gcs, local
+from cxr_embed.storage import azure, dicomweb, dicomweb_address, gcs, local, s3
 from cxr_embed.storage.archives import Archives
 from cxr_embed.storage.files import Admit, Entry, Place, StoredFile
 
 # The place of each scheme, the part of an address before `://`.
 PLACES: dict[str, Place] = {
     "gs": gcs.GoogleCloudStorage(),
+    "s3": s3.S3(),
+    "az": azure.AzureBlobStorage(),
     **dict.fromkeys(dicomweb_address.SCHEMES, dicomweb.DicomWeb()),
 }
 
@@ -251,7 +253,7 @@ def read_range(path: str, start: int, length: int) -> bytes:
 
     Args:
         path: the file.
-        start: number of bytes before the part.
+        start: number of bytes before the part, less than the file's size.
         length: of the part, in bytes; less is returned only if the file ends there.
 
     Raises:

@@ -18,7 +18,7 @@ _RETRY_SECONDS = 180.0
 
 # Variables that say where a service is. Workers get them, unless their machines set them. Those
 # that hold credentials are never sent: each machine has its own.
-_WHERE = (
+WHERE = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME",
 )  # fmt: skip
@@ -49,7 +49,7 @@ def configure(settings: Settings) -> None:
     else:
         os.environ.pop(BILLING_PROJECT_VARIABLE, None)
     for name, value in settings.where:
-        os.environ.setdefault(name, value)
+        os.environ[name] = os.environ.get(name) or value
 
 
 def settings() -> Settings:
@@ -68,7 +68,7 @@ def settings() -> Settings:
     except ValueError as error:
         raise UsageError(f"{name}={seconds} is not a number") from error
     where = tuple(
-        (variable, value) for variable in _WHERE
+        (variable, value) for variable in WHERE
         if (value := os.environ.get(variable)) and "@" not in value
     )  # fmt: skip
     return Settings(os.environ.get(BILLING_PROJECT_VARIABLE) or None, seconds, where)

@@ -13,7 +13,7 @@ import pytest
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
-from cxr_embed.storage.settings import BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE
+from cxr_embed.storage.settings import BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE, WHERE
 
 
 def test_writing_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_an_error_in_parallel_is_raised_where_it_belongs() -> None:
 def test_how_buckets_are_spoken_to_is_kept_for_processes_that_are_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in (BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE):
+    for name in (BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE, *WHERE):
         monkeypatch.setenv(name, "")
     assert storage.settings() == storage.Settings()
     storage.configure(storage.Settings("who-pays", 5))
