@@ -132,9 +132,9 @@ def orthanc(folder: Path, users: dict[str, str] | None = None) -> Iterator[Ortha
 def fill(server: Orthanc, folder: Path, count: int) -> None:
     """Stores images in a server and as files, whose names are the SOP Instance UIDs."""
 
-    def put(number: int) -> None:
+    paths = []
+    for number in range(count):  # in one thread: the encoders corrupt memory in several
         uid, data = instance(number)
-        (folder / f"{uid}.dcm").write_bytes(data)
-        server.store(data)
-
-    list(in_parallel(put, range(count)))
+        paths.append(folder / f"{uid}.dcm")
+        paths[-1].write_bytes(data)
+    list(in_parallel(lambda path: server.store(path.read_bytes()), paths))

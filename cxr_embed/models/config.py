@@ -4,7 +4,6 @@ Every key is optional. docs/models.md explains them. The configs in configs/mode
 their bare names.
 
 signature = "serving_default"     # the signature to call
-xla = true                        # compile with XLA
 
 [input]
 name = "image"                    # the input of the signature
@@ -78,7 +77,7 @@ IMAGE_KEYS = (
 )  # fmt: skip
 
 _KEYS: dict[str, tuple[str, ...]] = {
-    "": ("signature", "xla", "input", "output", "stage", "endpoint"),
+    "": ("signature", "input", "output", "stage", "endpoint"),
     "input": ("name", "size", *IMAGE_KEYS, "bits"),
     "output": ("name", "pooling", "embedding_size"),
     "[output]": ("name", "tensor", "pooling", "stage", "embedding_size"),
@@ -156,7 +155,6 @@ class ModelConfig:
         preprocessing: one of `PREPROCESSINGS`, which replaces the default.
         pooling: one of `POOLINGS`, which reduces an output with more axes to one vector per image.
         stages: the models of a chain; empty for a single model.
-        xla: compile with XLA, which takes minutes and makes a GPU faster.
         endpoint: settings of requests to a hosted endpoint.
         mean: subtracted after the range: one value, or one per channel; float inputs only.
         std: divided by after that, likewise.
@@ -178,7 +176,6 @@ class ModelConfig:
     preprocessing: str | None = None
     pooling: str | None = None
     stages: tuple[StageConfig, ...] = ()
-    xla: bool = False
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -297,7 +294,6 @@ class _Reader:
             ),
             pooling=self._one_of("output.pooling", output.get("pooling"), POOLINGS),
             stages=self._stages(parsed.get("stage", [])),
-            xla=self._one_of("xla", parsed.get("xla"), (True, False)) or False,
             endpoint=self._endpoint(self._table(parsed, "endpoint")),
             mean=self._channels("input.mean", image.get("mean")),
             std=self._channels("input.std", image.get("std")),

@@ -49,8 +49,6 @@ class OpenVinoModel:
             raise UsageError(
                 "--engine=openvino reads one model's serving_default only; use --engine=tensorflow"
             )
-        if config.xla:
-            raise UsageError("the model config sets xla, which means nothing to OpenVINO")
         try:
             import openvino
         except ImportError as error:

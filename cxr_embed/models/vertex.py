@@ -165,7 +165,7 @@ class VertexModel:
 
 
 def _require_config(config: ModelConfig) -> None:
-    for name in ("signature", "input_name", *IMAGE_KEYS, "pooling", "stages", "xla"):
+    for name in ("signature", "input_name", *IMAGE_KEYS, "pooling", "stages"):
         if getattr(config, name):
             raise UsageError(
                 f"the model config sets {name}, which does not apply to an endpoint; valid keys: "

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -49,16 +50,19 @@ def image_ids(output: Path) -> set[str]:
     return {decode_record(data).image_id for data in records(output).values()}
 
 
-@pytest.fixture(scope="module", params=[COUNT, pytest.param(500, marks=pytest.mark.slow)])
-def filled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
-) -> Iterator[Filled]:
-    folder = tmp_path_factory.mktemp("orthanc")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Filled]:
+    with filled_store(tmp_path_factory.mktemp("orthanc"), tiny_model, COUNT) as store:
+        yield store
+
+
+@contextmanager
+def filled_store(folder: Path, model: Path, count: int) -> Iterator[Filled]:
     files, output = folder / "files", folder / "of-files"
     files.mkdir()
     with orthanc(folder) as server:
-        fill(server, files, request.param)
-        flags = {"input_path": files, "output_path": output, "model_path": tiny_model}
+        fill(server, files, count)
+        flags = {"input_path": files, "output_path": output, "model_path": model}
         assert main.guarded(run.main, arguments_of(**flags)) == 0
         yield Filled(server, files, without_ids(output))
 
@@ -98,6 +102,19 @@ def test_the_records_are_those_of_the_files(
 def test_a_bad_line_loses_and_doubles_nothing(
     filled: Filled, tmp_path: Path, embed: Callable[..., Ran]
 ) -> None:
+    over_a_bad_line(filled, tmp_path, embed)
+
+
+@pytest.mark.slow
+def test_a_bad_line_to_500_instances_loses_and_doubles_nothing(
+    tmp_path: Path, tiny_model: Path, embed: Callable[..., Ran]
+) -> None:
+    (tmp_path / "store").mkdir()
+    with filled_store(tmp_path / "store", tiny_model, 500) as store:
+        over_a_bad_line(store, tmp_path, embed)
+
+
+def over_a_bad_line(filled: Filled, tmp_path: Path, embed: Callable[..., Ran]) -> None:
     line = BadLine(filled.server.url.removesuffix("/dicom-web"), share=18 / len(filled.expected))
     with line.open() as address:
         ran = embed(input_path=f"dicomweb+{address}/dicom-web")
@@ -229,8 +246,6 @@ def test_a_password_opens_the_store_and_is_in_no_message(
 def test_a_killed_run_is_taken_up_again(
     filled: Filled, tmp_path: Path, tiny_model: Path, embed: Callable[..., Ran]
 ) -> None:
-    if len(filled.expected) > COUNT:
-        pytest.skip("nothing more is learnt from more images")
     output = tmp_path / "out"
     line = BadLine(filled.server.url.removesuffix("/dicom-web"), share=1.0, faults=("slow",))
     with line.open() as address:

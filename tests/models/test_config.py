@@ -28,7 +28,6 @@ def test_all_keys(tmp_path: Path) -> None:
             tmp_path,
             """
             signature = "embed"
-            xla = true
             [input]
             name = "image"
             size = [1024, 768]
@@ -39,12 +38,10 @@ def test_all_keys(tmp_path: Path) -> None:
             """,
         )
     )
-    assert config == ModelConfig(
-        "embed", "image", (1024, 768), (-1.0, 1.0), "features", 1376, xla=True
-    )
+    assert config == ModelConfig("embed", "image", (1024, 768), (-1.0, 1.0), "features", 1376)
     assert config.as_dict() == {
         "signature": "embed", "input_name": "image", "size": [1024, 768], "range": [-1.0, 1.0],
-        "output_name": "features", "embedding_size": 1376, "xla": True,
+        "output_name": "features", "embedding_size": 1376,
     }  # fmt: skip
 
 
@@ -182,7 +179,6 @@ def test_nothing_said_is_nothing_fixed(tmp_path: Path) -> None:
         ("[[stage]]\nconstants = { ids = 'x' }", "stage.constants.ids must be float"),
         ("[[stage]]\nconstants = 3", "stage.constants must be a table"),
         ("[[stage]]\nbatch = 0", "stage.batch must be at least 1"),
-        ("xla = 'yes'", "xla must be one of True, False"),
         ("signature = 'a'\n[[stage]]\nfolder = 'a'", "with \\[\\[stage\\]\\]"),
         ("[endpoint]\nparallel_requests = 0", "endpoint.parallel_requests must be at least 1"),
     ],

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,17 +133,11 @@ def test_memory_that_lacks_for_one_image_is_the_machines_fault(greedy: str) -> N
     assert len(model.embed_each([0 * hopeless, 0 * hopeless])) == 2
 
 
-def test_xla_gives_the_same_embeddings(small_model: Path) -> None:
-    compiled = models.load(ModelSettings(str(small_model), ModelConfig(xla=True), batch_size=4))
-    assert compiled.best_batch_size == 4
-    expected = alone(small_model)
-    np.testing.assert_allclose(vectors(compiled), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_xla_takes_no_pngs(small_model: Path) -> None:
-    config = ModelConfig(signature="serialized_example", xla=True)
-    with pytest.raises(UsageError, match="input_example takes PNGs, which XLA cannot read"):
-        models.load(ModelSettings(str(small_model), config))
+def test_a_tpu_takes_no_pngs() -> None:
+    """Refused before anything is placed on a device."""
+    part = SimpleNamespace(takes_strings=True, names=["input_example"])
+    with pytest.raises(UsageError, match="input_example takes PNGs, which a TPU cannot read"):
+        devices.Placement("tpu").ready(part)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

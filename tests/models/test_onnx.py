@@ -232,7 +232,6 @@ class TestInputs:
         ("config", "complaint"),
         [
             (ModelConfig(signature="serving_default"), "sets signature"),
-            (ModelConfig(xla=True), "sets xla"),
             (ModelConfig(stages=(StageConfig(), StageConfig())), "is one graph"),
             (ModelConfig(stages=(StageConfig(feed="a:0", fetch="b:0"),)), "is one graph"),
             (ModelConfig(preprocessing="elixr_c"), "channels last"),

@@ -105,9 +105,8 @@ def _only_graph(path: str, names: Collection[str]) -> str:
 
 
 def _only_stage(config: ModelConfig) -> StageConfig:
-    for key, value in (("signature", config.signature), ("xla", config.xla)):
-        if value:
-            raise UsageError(f"the model config sets {key}, which an ONNX graph does not have")
+    if config.signature:
+        raise UsageError("the model config sets signature, which an ONNX graph does not have")
     stage = config.chain[0]
     if len(config.chain) > 1 or stage.folder != "." or stage.feed or stage.pool or stage.signature:
         raise UsageError(

@@ -32,7 +32,6 @@ class Placement:
         kind: `cpu`, `gpu` or `tpu`.
         replicas: number of devices.
         precision: `float32` or `bfloat16`.
-        xla: compile with XLA; a TPU always does.
         strategy: the distribution strategy; None is TensorFlow's default.
 
     Attributes:
@@ -42,13 +41,11 @@ class Placement:
     """
 
     def __init__(
-        self, kind: str, replicas: int = 1, precision: str = "float32", *, xla: bool = False,
-        strategy: Any = None,
-    ) -> None:  # fmt: skip
+        self, kind: str, replicas: int = 1, precision: str = "float32", *, strategy: Any = None
+    ) -> None:
         self.kind, self.replicas, self.precision = kind, replicas, precision
-        self.has_fixed_shapes = kind != "cpu" or replicas > 1 or xla
+        self.has_fixed_shapes = kind != "cpu" or replicas > 1
         self.name = kind if replicas == 1 else f"{replicas} x {kind}"
-        self._xla = xla and kind != "tpu"
         self._strategy = strategy
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
@@ -59,23 +56,19 @@ class Placement:
         """Returns a function that runs a part of a graph on all replicas in parallel.
 
         Raises:
-            UsageError: XLA or the TPU does not support the input.
+            UsageError: a TPU does not support the input.
         """
-        if part.takes_strings and (self._xla or self.kind == "tpu"):
+        if part.takes_strings and self.kind == "tpu":
             raise UsageError(
-                f"the model's input {part.names[0]} takes PNGs, which "
-                f"{'XLA' if self._xla else 'a TPU'} cannot read: name a signature that takes "
-                "images in a --model_config"
+                f"the model's input {part.names[0]} takes PNGs, which a TPU cannot read: "
+                "name a signature that takes images in a --model_config"
             )
-        tf = import_tensorflow()
         function: Callable[..., Any] = part
         # TensorFlow rewrites the graph for one CPU, and XLA for a TPU. GPUs need our rewriter.
         if self.precision == "bfloat16" and self.has_fixed_shapes and self.kind != "tpu":
             function = in_bfloat16(part)
-        elif self._xla or self._strategy is not None:
+        elif self._strategy is not None:
             function = part.rebuilt()
-        if self._xla:
-            function = tf.function(function, jit_compile=True)
         if self._strategy is None:
             return lambda pieces: [_arrays(function(_tensors(pieces[0])))]
         return _Replicated(function, self._strategy)
@@ -123,13 +116,12 @@ def _tensors(piece: dict[str, np.ndarray]) -> dict[str, Any]:
     return {name: tf.constant(value) for name, value in piece.items()}
 
 
-def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Placement:
+def choose(wanted: str, precision: str = "float32") -> Placement:
     """Chooses and configures the devices.
 
     Args:
         wanted: `auto` (a GPU, else a TPU for bfloat16, else the CPU), `cpu`, `gpu` or `tpu`.
         precision: `float32` or `bfloat16`.
-        xla: compile with XLA.
 
     Returns:
         All devices of the chosen kind that TensorFlow finds on this host.
@@ -162,13 +154,8 @@ def choose(wanted: str, precision: str = "float32", *, xla: bool = False) -> Pla
     kind = "gpu" if gpus and wanted != "cpu" else "cpu"
     _apply_precision(precision, kind)
     devices = [device.name for device in tf.config.list_logical_devices(kind.upper())]
-    if xla and len(devices) > 1:
-        raise UsageError(
-            f"xla in the model config is for one device and there are {len(devices)}: remove it, "
-            "or make only one visible (CUDA_VISIBLE_DEVICES=0)"
-        )
     strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
-    return Placement(kind, len(devices), precision, xla=xla, strategy=strategy)
+    return Placement(kind, len(devices), precision, strategy=strategy)
 
 
 def _sees_tpu() -> bool:

@@ -46,7 +46,7 @@ class SavedModel:
     def __init__(self, settings: ModelSettings) -> None:
         config = settings.config
         self._config = config
-        placement = devices.choose(settings.device, settings.precision, xla=config.xla)
+        placement = devices.choose(settings.device, settings.precision)
         self.device = placement.name
         best = settings.batch_size or batch_size_for(placement.kind) * placement.replicas
         batch = math.ceil(best / placement.replicas)
