@@ -172,7 +172,18 @@ def estimate_part(part: Part, points: Sequence[Point], options: Options) -> dict
                 found[f"{at} {name}"] = value
         return found
 
-    estimates = intervals.bootstrap(figures, part.groups, options.resamples, options.seed)
+    deciding = intervals.deciding_patients(part.labels, part.groups)
+    shares = {"auroc": deciding, "auprc": deciding, "brier": part.counts()["patients"]}
+    for at, point in enumerate(points):
+        called = part.scores >= point.threshold
+        of_rates = (part.labels == 1, part.labels == 0, called, ~called)
+        shares |= {
+            f"{at} {name}": len(np.unique(part.groups[chosen]))
+            for name, chosen in zip(RATES, of_rates, strict=True)
+        }
+    estimates = intervals.bootstrap(
+        figures, part.groups, options.resamples, options.seed, shares
+    )
     found: dict[str, Any] = {name: estimates[name].as_json() for name in FIGURES}
     found["operating_points"] = [
         {

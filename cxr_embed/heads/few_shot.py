@@ -233,6 +233,7 @@ class _Task:
         draws of labels and other patients would give.
         """
         means, lows, highs = [], [], []
+        patients = intervals.deciding_patients(self._test_labels, self._test_groups)
         for n in self.sizes:
             of_n = [result for result in results if result.n_per_class == n]
             rankings = [metrics.Ranking(self._test_labels, result.scores) for result in of_n]
@@ -246,7 +247,7 @@ class _Task:
                 aurocs = {at: rankings[at].auroc(weights) for at in set(drawn.tolist())}
                 draws.append(np.mean([aurocs[at] for at in drawn.tolist()]))
             means.append(float(np.mean([result.auroc for result in of_n])))
-            low, high = intervals.percentile_interval(np.array(draws))
+            low, high = intervals.share_interval(means[-1], np.array(draws), patients)
             lows.append(low)
             highs.append(high)
         return plots.FewShotLine(classifier, self.sizes, means, lows, highs)

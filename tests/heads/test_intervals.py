@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from cxr_embed.heads import intervals, metrics
 
@@ -64,6 +65,33 @@ def test_resamples_of_one_class_are_left_out() -> None:
         lambda weights: {"auroc": ranking.auroc(weights)}, np.arange(3), 100, 0
     )["auroc"]
     assert estimate == (1.0, 1.0, 1.0)
+
+
+def test_a_share_of_1_or_0_has_the_exact_binomial_end() -> None:
+    draws = np.ones(50)
+    low, high = intervals.share_interval(1.0, draws, 20)
+    assert (low, high) == (pytest.approx(proportion_low(20)), 1.0)
+    assert intervals.share_interval(0.0, 0 * draws, 20) == (0.0, pytest.approx(1 - low))
+
+
+def proportion_low(n: int) -> float:
+    return float(stats.binomtest(n, n).proportion_ci(0.95, "exact").low)
+
+
+@pytest.mark.parametrize("value", [0.02, 0.5, 0.99])
+def test_a_share_has_an_interval_within_0_and_1(value: float) -> None:
+    rng = np.random.default_rng(0)
+    draws = rng.binomial(50, value, 400) / 50
+    low, high = intervals.share_interval(value, draws, 40)
+    assert 0 <= low < value < high <= 1
+    mirrored = intervals.share_interval(1 - value, 1 - draws, 40)
+    assert mirrored == (pytest.approx(1 - high), pytest.approx(1 - low))
+
+
+def test_with_many_patients_it_is_the_normal_interval() -> None:
+    draws = np.random.default_rng(0).normal(0.8, 0.001, 20_000)
+    found = intervals.share_interval(0.8, draws, 10_000)
+    assert found == pytest.approx((0.8 - 0.00196, 0.8 + 0.00196), abs=3e-5)
 
 
 def test_no_resamples_no_interval() -> None:
