@@ -18,6 +18,10 @@ class UsageError(Exception):
     """
 
 
+class Unreachable(UsageError):
+    """An input or an output that cannot be listed. With `--watch` this may be temporary."""
+
+
 class NotFetched(UsageError):
     """A model that cannot be downloaded. On a worker it is a machine's fault."""
 
@@ -30,6 +34,10 @@ class MachineFault(Exception):
 
     The message is one line: what is wrong, where, and what to do.
     """
+
+
+class PlaceLost(MachineFault):
+    """A storage place that cannot be reached. The same work may succeed later."""
 
 
 class PlaceUnavailable(OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import threading
 
-from cxr_embed.errors import MachineFault, PlaceGone, PlaceUnavailable, one_line
+from cxr_embed.errors import MachineFault, PlaceGone, PlaceLost, PlaceUnavailable, one_line
 from cxr_embed.outcomes import Stage
 
 # Images that may fail one after the other, none of them succeeding, before the machine is blamed.
@@ -55,13 +55,22 @@ def machine_fault(error: BaseException, stage: Stage, place: str = "") -> Machin
     if isinstance(error, MachineFault):
         return error
     if isinstance(error, PlaceGone):
-        return MachineFault(one_line(error))
+        return PlaceLost(one_line(error))
     what = _exhausted(error)
     if what is None and stage is Stage.INFER:
         what = _model_fault(error)
     if what is None and stage is Stage.WRITE and isinstance(error, OSError):
         what = _write_fault(error)
-    return None if what is None else MachineFault(f"{place}: {what}" if place else what)
+    if what is None:
+        return None
+    kind = PlaceLost if is_unreachable(error) else MachineFault
+    return kind(f"{place}: {what}" if place else what)
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether an exception shows that a storage place cannot be reached."""
+    is_unmounted = isinstance(error, OSError) and error.errno == errno.ENOTCONN
+    return is_unmounted or isinstance(error, PlaceUnavailable)
 
 
 def _exhausted(error: BaseException) -> str | None:
@@ -101,10 +110,13 @@ class Streak:
     Args:
         what: what fails, for the message.
         length: failures in a row that are too many.
+        fault: what is raised then.
     """
 
-    def __init__(self, what: str, length: int = STREAK) -> None:
-        self._what, self._length = what, length
+    def __init__(
+        self, what: str, length: int = STREAK, fault: type[MachineFault] = MachineFault
+    ) -> None:
+        self._what, self._length, self._fault = what, length, fault
         self._lock = threading.Lock()
         self._count = 0
 
@@ -122,7 +134,7 @@ class Streak:
         with self._lock:
             self._count += 1
             if self._count >= self._length:
-                raise MachineFault(
+                raise self._fault(
                     f"{self._what} failed on {self._count} images in a row, the last time with: "
                     f"{one_line(detail)}"
                 )

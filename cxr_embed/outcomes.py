@@ -30,6 +30,7 @@ class Reason(NamedTuple):
 # Scripts match on these codes. Codes may be added, but never renamed.
 FAILURE_REASONS: dict[str, Reason] = {
     "read_error": Reason(Stage.READ, "the file could not be opened or read"),
+    "unreachable": Reason(Stage.READ, "the storage service did not answer, after all retries"),
     "damaged_member": Reason(
         Stage.READ, "a member of an archive whose bytes are not those that the archive announces"
     ),

@@ -72,7 +72,7 @@ def tracking(title: str, unit: str, total: int, items: Iterable[Item]) -> Iterat
 
 
 def watching(
-    title: str, unit: str, *, quiet: bool = False
+    title: str, unit: str, *, quiet: bool = False, transient: bool = False
 ) -> Callable[[RunCounts, int], AbstractContextManager[None]]:
     """Returns how to show the progress of a run, whose counts are read while it goes on.
 
@@ -80,11 +80,12 @@ def watching(
         title: what is done.
         unit: what is counted.
         quiet: show nothing.
+        transient: remove the bar at the end.
     """
 
     @contextmanager
     def watch(run: RunCounts, total: int) -> Iterator[None]:
-        with _views(title, unit, quiet) as view_of:
+        with _views(title, unit, quiet, transient) as view_of:
             view, finished = view_of(total), threading.Event()
 
             def show() -> None:
@@ -108,7 +109,9 @@ def watching(
 
 
 @contextmanager
-def _views(title: str, unit: str, quiet: bool) -> Iterator[Callable[[int], _View]]:
+def _views(
+    title: str, unit: str, quiet: bool, transient: bool = False
+) -> Iterator[Callable[[int], _View]]:
     """Yields what makes the view of a total."""
     if quiet:
         yield lambda total: _Nothing()
@@ -117,7 +120,7 @@ def _views(title: str, unit: str, quiet: bool) -> Iterator[Callable[[int], _View
         yield lambda total: _Lines(title, unit, total)
         return
     shown: list[_Bar] = []
-    with _bars(title) as bars:
+    with _bars(title, transient) as bars:
 
         def bar_of(total: int) -> _View:
             shown.append(_Bar(bars, unit, total))
@@ -179,7 +182,7 @@ class _Bar:
 
 
 @contextmanager
-def _bars(title: str) -> Iterator[Progress]:
+def _bars(title: str, transient: bool) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -206,7 +209,7 @@ def _bars(title: str) -> Iterator[Progress]:
         TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         Times(), TextColumn("{task.fields[failed]}"),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=transient) as progress:
         yield progress
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import functools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS
 from cxr_embed.storage import find_images as sources
 
 if TYPE_CHECKING:
-    from cxr_embed.runs.execute import Result
+    from cxr_embed.cli import terminal
     from cxr_embed.runs.plan import Job
+    from cxr_embed.storage.search_archives import ArchiveSearch
 
 USAGE = """\
 Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecord per image.
@@ -124,6 +126,11 @@ def make_flags() -> flags.FlagValues:
         "search_archives",
         "also embed what is in the .zip, .tar, .tar.gz and .tgz files that the search comes across",
     )
+    flags.DEFINE_float(
+        "watch", 0.0,
+        "go on: every so many seconds, list the input again and embed what is new, until Ctrl-C; "
+        "0 is once", lower_bound=0, flag_values=values,
+    )  # fmt: skip
     switch("overwrite", "recompute what is already there")
     switch(
         "moved_inputs",
@@ -160,27 +167,28 @@ def main(arguments: list[str]) -> int:
     runner, beam_arguments = _beam_flags(values, rest)
     _require(values)
     log = terminal.Log(quiet=values.verbosity < 0)
-    archives = ArchiveSearch(finished_archives([] if values.overwrite else _outputs(values)))
-    refs = sources.find_images(
-        values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
-        output_path=values.output_path, search_archives=values.search_archives,
-        archives=archives, dicomweb_query=values.dicomweb_query,
-    )  # fmt: skip
+    finished = finished_archives([] if values.overwrite else _outputs(values))
+    make_job = functools.partial(_job, values, runner, beam_arguments, log)
+    if values.watch:
+        _require_watchable(values, runner)
+        from cxr_embed.cli.watch import Watch
+
+        find = functools.partial(_find, values, may_be_empty=True)
+        watch = Watch(find, make_job, finished, values.watch, log)
+        return watch.until_stopped(values.skip_errors)
+    archives = ArchiveSearch(finished)
+    refs = _find(values, archives)
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     closed = [ref.path for ref in refs if members.is_archive(ref.path)]
     if closed and not members.is_archive(values.input_path or ""):
         log(f"warning: archives stay closed without --search_archives, such as {closed[0]}")
-    model = model_flags.model_settings(values, log)
-    if not (values.engine or runner) and (hint := faster_engine.hint(model)):
-        log(hint)
-    job = _job(values, model, runner, beam_arguments)
-    plan = plan_run(replace(job, refs=refs, archives=archives.listed), log)
+    plan = plan_run(replace(make_job(), refs=refs, archives=archives.listed), log)
     with stopping.run_interruptible(plan):
         unit = "embeddings" if plan.names else "images"
         results = execute_run(plan, log, watching("embedding", unit, quiet=values.verbosity < 0))
     for output, result in zip(plan.outputs, results, strict=True):
         terminal.print_summary(result, output.output)
-    return max(_status(result, values.skip_errors) for result in results)
+    return max(terminal.status_of(result, values.skip_errors) for result in results)
 
 
 def _require(values: flags.FlagValues) -> None:
@@ -194,6 +202,28 @@ def _require(values: flags.FlagValues) -> None:
     if values.model_path:
         fetch.check_address(values.model_path)
     model_flags.endpoint_of(values)
+
+
+def _require_watchable(values: flags.FlagValues, runner: str) -> None:
+    if not math.isfinite(values.watch):
+        raise UsageError(f"--watch {values.watch}: pass a number of seconds")
+    if runner:
+        raise UsageError(
+            f"--watch works on this machine only, not with --runner={runner}, which would start a "
+            "job each round: leave --watch out and run the command again when images have arrived"
+        )
+    if values.limit:
+        raise UsageError("--watch embeds all that arrives: leave --limit out")
+
+
+def _find(
+    values: flags.FlagValues, archives: ArchiveSearch, *, may_be_empty: bool = False
+) -> list[elements.ImageRef]:
+    return sources.find_images(
+        values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
+        output_path=values.output_path, search_archives=values.search_archives,
+        archives=archives, may_be_empty=may_be_empty, dicomweb_query=values.dicomweb_query,
+    )  # fmt: skip
 
 
 def _outputs(values: flags.FlagValues) -> list[str]:
@@ -225,11 +255,14 @@ def _beam_flags(values: flags.FlagValues, rest: list[str]) -> tuple[str, list[st
 
 
 def _job(
-    values: flags.FlagValues, model: models.ModelSettings, runner: str, beam_arguments: list[str]
+    values: flags.FlagValues, runner: str, beam_arguments: list[str], log: terminal.Log
 ) -> Job:
     """Returns the job that the flags describe, still without images."""
     from cxr_embed.runs.plan import Job
 
+    model = model_flags.model_settings(values, log)
+    if not (values.engine or runner) and (hint := faster_engine.hint(model)):
+        log(hint)
     return Job(
         refs=[],
         output_path=values.output_path,
@@ -247,20 +280,3 @@ def _job(
         beam_arguments=tuple(beam_arguments),
         decode_threads=values.decode_threads,
     )
-
-
-def _status(result: Result, skip_errors: bool) -> int:
-    if result.ended == "interrupted":
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return 3
-    if result.ended == "max_failures":
-        print("stopped early: more images failed than --max_failures allows", file=sys.stderr)
-        return 1
-    if result.error is not None:
-        raise result.error
-    if result.handed_over:
-        return 0
-    if result.counts["not_attempted"]:
-        print(f"{result.counts['not_attempted']} images have no outcome", file=sys.stderr)
-        return 3
-    return 1 if result.failed and not skip_errors else 0

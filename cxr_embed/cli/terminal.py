@@ -53,15 +53,23 @@ class Log:
 
     Args:
         quiet: log warnings only.
+
+    Attributes:
+        is_quiet: whether only warnings are logged.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+        self.is_quiet = quiet
 
     def __call__(self, line: str) -> None:
         """Logs one line; a warning begins with `warning`."""
-        if not self._quiet or line.startswith("warning"):
+        if not self.is_quiet or line.startswith("warning"):
             print(line, file=sys.stderr, flush=True)
+
+    def warnings(self, line: str) -> None:
+        """Logs one line if it is a warning."""
+        if line.startswith("warning"):
+            self(line)
 
 
 def print_summary(result: Result, output: str = "") -> None:
@@ -90,6 +98,32 @@ def print_summary(result: Result, output: str = "") -> None:
     print(f"tables         {result.folder}")
     if result.failed:
         print(f"failure table  {result.folder}/failures.csv")
+
+
+def status_of(result: Result, skip_errors: bool) -> int:
+    """Returns the exit status of a run; prints why it ended early.
+
+    Args:
+        result: the result.
+        skip_errors: whether failed images do not matter.
+
+    Raises:
+        BaseException: the exception that ended the run.
+    """
+    if result.ended == "interrupted":
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 3
+    if result.ended == "max_failures":
+        print("stopped early: more images failed than --max_failures allows", file=sys.stderr)
+        return 1
+    if result.error is not None:
+        raise result.error
+    if result.handed_over:
+        return 0
+    if result.counts["not_attempted"]:
+        print(f"{result.counts['not_attempted']} images have no outcome", file=sys.stderr)
+        return 3
+    return 1 if result.failed and not skip_errors else 0
 
 
 def _print_reasons(title: str, reasons: dict[str, int], meanings: dict[str, str]) -> None:

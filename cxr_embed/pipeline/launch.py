@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import (
 
 from cxr_embed import storage
 from cxr_embed.elements import ImageRef
-from cxr_embed.errors import MachineFault
+from cxr_embed.errors import MachineFault, PlaceLost
 from cxr_embed.pipeline import graph
 from cxr_embed.pipeline.concurrency import NAMESPACE
 from cxr_embed.pipeline.listing import ListedImages, write_work_list
@@ -107,7 +107,8 @@ def _images(refs: Sequence[ImageRef], run_folder: str, runner: str) -> beam.PTra
     return ListedImages(write_work_list(run_folder, refs))
 
 
-_FAULT = re.compile(rf"\b{MachineFault.__name__}: (.+?)(?: \[while running|\\n|\n|$)")
+_FAULTS = {kind.__name__: kind for kind in (MachineFault, PlaceLost)}
+_FAULT = re.compile(rf"\b({'|'.join(_FAULTS)}): (.+?)(?: \[while running|\\n|\n|$)")
 
 
 def fault_in(error: BaseException) -> MachineFault | None:
@@ -115,10 +116,10 @@ def fault_in(error: BaseException) -> MachineFault | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MachineFault):
-            return MachineFault(str(cause).partition(" [while running")[0])
+            return type(cause)(str(cause).partition(" [while running")[0])
         cause = cause.__cause__ or cause.__context__
     found = _FAULT.search(str(error))
-    return MachineFault(found[1]) if found else None
+    return _FAULTS[found[1]](found[2]) if found else None
 
 
 def describe(result: Any, options: PipelineOptions) -> str:

@@ -11,7 +11,7 @@ import cv2
 
 from cxr_embed import storage
 from cxr_embed.elements import ImageRef
-from cxr_embed.errors import ImageRejected, ImageSkipped, PlaceUnavailable, one_line
+from cxr_embed.errors import ImageRejected, ImageSkipped, PlaceLost, PlaceUnavailable, one_line
 from cxr_embed.faults import Streak, machine_fault
 from cxr_embed.file_types import FILE_TYPES, OTHER_NAME
 from cxr_embed.imaging.image_files import admit, read_image, too_large
@@ -103,7 +103,7 @@ class _Read(ThreadedDoFn):
         storage.configure(self._places)
         # Images are spread over threads already; OpenCV's own would only compete with them.
         cv2.setNumThreads(1)
-        self._unavailable = Streak("reading")
+        self._unavailable = Streak("reading", fault=PlaceLost)
 
     def work(self, element: str | ImageRef) -> Result:
         ref = element if isinstance(element, ImageRef) else ImageRef.of(element)
@@ -121,9 +121,10 @@ class _Read(ThreadedDoFn):
         except (OSError, MemoryError, ValueError) as error:
             if fault := machine_fault(error, Stage.READ, ref.path):
                 raise fault from error
+            detail = one_line(getattr(error, "strerror", None) or error)
             if isinstance(error, PlaceUnavailable):
                 self._unavailable.failed(error)
-            detail = one_line(getattr(error, "strerror", None) or error)
+                return _ended("failed", _failed(ref, "unreachable", detail), counts)
             return _ended("failed", _failed(ref, "read_error", detail), counts)
 
     def _read(self, ref: ImageRef, counts: dict[str, int]) -> Radiograph:

@@ -12,7 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cxr_embed import models, storage
-from cxr_embed.errors import MachineFault, UsageError, one_line
+from cxr_embed.errors import MachineFault, PlaceLost, UsageError, one_line
+from cxr_embed.faults import is_unreachable
 from cxr_embed.models import inputs
 from cxr_embed.models.outline import Outline, outline
 from cxr_embed.models.several import outputs_of
@@ -115,7 +116,9 @@ def execute_run(run: RunPlan, log: Log, watch: Watch) -> list[Result]:
     except (OSError, MachineFault) as error:
         if results[0].error is not None:  # the same fault ended the run, with more detail
             return results
-        raise MachineFault(f"{plan.folder} cannot be written: {one_line(error)}") from error
+        is_lost = isinstance(error, PlaceLost) or is_unreachable(error)
+        kind = PlaceLost if is_lost else MachineFault
+        raise kind(f"{plan.folder} cannot be written: {one_line(error)}") from error
     return results
 
 

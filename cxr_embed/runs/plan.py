@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from cxr_embed import models, storage
 from cxr_embed.elements import ImageRef
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import Unreachable, UsageError
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 from cxr_embed.runs import resume
 from cxr_embed.runs.archives import located
@@ -179,7 +179,7 @@ def make_plan(job: Job, log: Log) -> Plan:
     """
     problem = storage.why_not_writable(job.output_path)
     if problem:
-        raise UsageError(f"--output_path {job.output_path} cannot be written to: {problem}")
+        raise Unreachable(f"--output_path {job.output_path} cannot be written to: {problem}")
     _require_paths_for_workers(job)
     models.check_is_there(job.model)
     fingerprint = make_fingerprint(
@@ -193,7 +193,7 @@ def make_plan(job: Job, log: Log) -> Plan:
     try:
         found = resume.survey(job.output_path)
     except OSError as error:
-        raise UsageError(f"--output_path cannot be listed: {error}") from error
+        raise Unreachable(f"--output_path cannot be listed: {error}") from error
     old = _output_config(job)
     if not job.overwrite:
         resume.require_same_settings(job.output_path, old, fingerprint, found)

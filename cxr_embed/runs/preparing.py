@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import Unreachable, UsageError
 from cxr_embed.faults import machine_fault
 from cxr_embed.outcomes import Stage
 from cxr_embed.runs.fingerprint import OutputConfig, write_output_config
@@ -33,7 +33,7 @@ def prepare_output(plan: Plan) -> None:
             list(pool.map(lambda r: storage.remove(storage.join(output_path, r)), plan.replace))
         write_output_config(output_path, OutputConfig(plan.config_fingerprint, plan.embedding_size))
     except OSError as error:
-        raise UsageError(
+        raise Unreachable(
             f"--output_path {output_path} cannot be written to: {error.strerror or error}"
         ) from error
 

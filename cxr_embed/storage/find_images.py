@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from cxr_embed import file_types, members, storage
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER, ImageRef, dicom_id_of
-from cxr_embed.errors import PlaceUnavailable, UsageError
+from cxr_embed.errors import PlaceUnavailable, Unreachable, UsageError
 from cxr_embed.storage import dicomweb_address, globs
 from cxr_embed.storage.search_archives import ArchiveSearch
 
@@ -51,8 +51,8 @@ def find_images(
         References sorted by path.
 
     Raises:
-        UsageError: no image is found, a path is invalid, a folder or an archive cannot be listed,
-            or two images would write the same record.
+        Unreachable: the input does not exist, or a part of it cannot be listed.
+        UsageError: no image is found, a path is invalid, or two images would write the same record.
     """
     archives = archives or ArchiveSearch()
     if output_path:
@@ -75,7 +75,7 @@ def find_images(
                 if search_archives or members.is_archive(input_path):
                     paths = list(archives.expand(paths, _may_be_member))
         except OSError as error:
-            raise UsageError(f"--input_path cannot be listed: {_of_place(error)}") from error
+            raise Unreachable(f"--input_path cannot be listed: {_of_place(error)}") from error
     else:
         raise UsageError(
             "pass --input_path (a folder, file or glob, local or in a bucket) or --input_list"
@@ -138,7 +138,7 @@ def _search(
     if Path(input_path).exists():
         return [input_path], str(Path(input_path).parent), True
     if not globs.has_magic(input_path):
-        raise UsageError(f"--input_path {input_path} does not exist")
+        raise Unreachable(f"--input_path {input_path} does not exist")
     fixed = globs.fixed_folder(input_path)
     paths = sorted(set(_matches(input_path)))
     matches = (path.removeprefix(fixed) for path in paths)
@@ -282,7 +282,7 @@ def _starts_as_image(path: str) -> bool:
     try:
         start = storage.read_start(path)
     except PlaceUnavailable as error:
-        raise UsageError(f"the input cannot be read: {error}") from error
+        raise Unreachable(f"the input cannot be read: {error}") from error
     except OSError:
         return False
     kind = file_types.sniff(start)
@@ -298,7 +298,7 @@ def _read_list(input_list: str) -> list[str]:
     try:
         data = storage.read_bytes(input_list)
     except OSError as error:
-        raise UsageError(
+        raise Unreachable(
             f"--input_list {input_list} cannot be read: {error.strerror or error}"
         ) from error
     # Text of Latin letters in UTF-16 has a NUL beside every letter.

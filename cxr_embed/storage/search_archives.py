@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from cxr_embed import file_types, members, storage
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import PlaceUnavailable, UsageError
 from cxr_embed.storage.places import ARCHIVES
 
 # Files that macOS adds: the other half of each file, in a folder of its own.
@@ -39,6 +39,10 @@ def digest(addresses: Iterable[str]) -> str:
 ImagesIn = Callable[[str, str], list[str] | None]
 
 
+# Receives an archive that cannot be listed, its state, and the error.
+PassOver = Callable[[str, str, Exception], None]
+
+
 def _unknown(archive: str, state: str) -> None:
     del archive, state
 
@@ -48,14 +52,16 @@ class ArchiveSearch:
 
     Args:
         known: returns what an archive holds that need not be opened.
+        pass_over: is called with an archive that is damaged or that has two members of one name,
+            which is then left out; by default such an archive is an error.
 
     Attributes:
         locations: where members lie, by their addresses; those of known archives are left out.
         listed: the archives that were opened.
     """
 
-    def __init__(self, known: ImagesIn = _unknown) -> None:
-        self._known = known
+    def __init__(self, known: ImagesIn = _unknown, pass_over: PassOver | None = None) -> None:
+        self._known, self._pass_over = known, pass_over
         self.locations: dict[str, str] = {}
         self.listed: dict[str, ListedArchive] = {}
 
@@ -78,20 +84,39 @@ class ArchiveSearch:
             OSError: the archive cannot be read, or is damaged so that its members are unknown.
             UsageError: two members have the same name.
         """
-        state = storage.state(archive)
+        try:
+            state = storage.state(archive)
+        except FileNotFoundError:
+            if self._pass_over is None:
+                raise
+            return []  # removed since it was found
         known = self._known(archive, state)
         if known is not None:
             return sorted(known)
-        found: dict[str, str] = {}
-        for name, location in ARCHIVES.list_members(archive):
-            if not is_wanted(name) or name.startswith(_RESOURCE_FORKS):
-                continue
-            address = members.join(archive, name)
-            if address in found and not file_types.OTHER_NAME.search(name):
-                raise UsageError(
-                    f"{archive} holds two members named {name}: remove or rename one of them"
-                )
-            found[address] = location
+        try:
+            found = _members(archive, is_wanted)
+        except PlaceUnavailable:
+            raise
+        except (OSError, UsageError) as error:
+            if self._pass_over is None:
+                raise
+            self._pass_over(archive, state, error)
+            return []
         self.locations |= found
         self.listed[archive] = ListedArchive(state, digest(found))
         return sorted(found)
+
+
+def _members(archive: str, is_wanted: Callable[[str], bool]) -> dict[str, str]:
+    """Returns the locations of the members that may be images, by their addresses."""
+    found: dict[str, str] = {}
+    for name, location in ARCHIVES.list_members(archive):
+        if not is_wanted(name) or name.startswith(_RESOURCE_FORKS):
+            continue
+        address = members.join(archive, name)
+        if address in found and not file_types.OTHER_NAME.search(name):
+            raise UsageError(
+                f"{archive} holds two members named {name}: remove or rename one of them"
+            )
+        found[address] = location
+    return found
