@@ -121,7 +121,7 @@ class BadLine:
 
     def __init__(self, upstream: str, share: float, faults: tuple[str, ...] = FAULTS) -> None:
         self._upstream = urllib.parse.urlsplit(upstream).netloc
-        self._share, self._faults = share, faults
+        self.share, self._faults = share, faults
         self._random = random.Random(0)
         self._lock = threading.Lock()
         self.happened: Counter[str] = Counter()
@@ -132,7 +132,7 @@ class BadLine:
         with self._lock:
             self.requests[method] += 1
             self.paths.append(path)
-            if self._random.random() >= self._share:
+            if self._random.random() >= self.share:
                 return ""
             fault = self._random.choice(self._faults)
             self.happened[fault] += 1

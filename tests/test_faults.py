@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cxr_embed.errors import MachineFault, PlaceUnavailable
+from cxr_embed.errors import MachineFault, PlaceGone, PlaceLost, PlaceUnavailable
 from cxr_embed.faults import STREAK, Streak, machine_fault
 from cxr_embed.outcomes import Stage
 
@@ -57,6 +57,27 @@ class TestAnyStage:
     )  # fmt: skip
     def test_what_one_image_can_cause_is_the_images(self, stage: Stage, error: Exception) -> None:
         assert machine_fault(error, stage, "in/1.dcm") is None
+
+
+class TestPlaces:
+    """A place that cannot be reached is told apart, since the same work may succeed later."""
+
+    @pytest.mark.parametrize(
+        ("error", "stage"),
+        [
+            (system_error(errno.ENOTCONN), Stage.READ),
+            (PlaceGone("https://pacs: 503"), Stage.READ),
+            (PlaceUnavailable("gs://b/1: 503"), Stage.WRITE),
+        ],
+    )
+    def test_it_is_lost(self, error: Exception, stage: Stage) -> None:
+        assert isinstance(machine_fault(error, stage), PlaceLost)
+
+    def test_a_full_disk_or_a_lost_permission_is_not(self) -> None:
+        for error in (system_error(errno.ENOSPC), PermissionError("gs://b/1: 403")):
+            fault = machine_fault(error, Stage.WRITE)
+            assert fault is not None
+            assert not isinstance(fault, PlaceLost)
 
 
 class TestWriting:

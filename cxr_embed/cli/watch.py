@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -159,9 +159,8 @@ class Watch:
             self._arrivals.conclude([], {})
             return []
         if not self._totals:
-            self._log(
-                f"found {count_of_images(len(refs))}; looking again every {self._seconds:g} s"
-            )
+            found = count_of_images(len(refs))
+            self._log(f"found {found}; looking again every {self._seconds:g} s until Ctrl-C")
         job = replace(self._make_job(), refs=new, archives=search.listed)
         plan = plan_run(job, self._log if not self._has_run else self._log.warnings)
         if stop.is_set():
@@ -178,7 +177,11 @@ class Watch:
         unit = "embeddings" if plan.names else "images"
         show = watching("embedding", unit, quiet=self._log.is_quiet, transient=self._has_run)
         with stopping.run_interruptible(plan):
-            results = execute_run(plan, log, show)
+            try:
+                results = execute_run(plan, log, show)
+            except PlaceLost:
+                self._lost = {ref.path for ref in plan.job.refs}
+                raise
         self._has_run = True
         for result in results:
             if result.ended == "interrupted":
@@ -197,15 +200,11 @@ class Watch:
         ran = [result for result in results if result is not None]
         self._log_round(ran)
         self._lost = set()
-        ends = [
-            result for result in ran if result.ended != "done" or result.counts["not_attempted"]
-        ]
+        ends = [r for r in ran if r.ended != "done" or r.counts["not_attempted"]]
         if not ends:
-            without = {}
-            for ref in new:
-                for total in totals:
-                    if reason := total.failed.get(ref.path) or total.skipped.get(ref.path):
-                        without[ref.path] = reason
+            outcomes = ChainMap(*(each for t in totals for each in (t.failed, t.skipped)))
+            paths = [ref.path for ref in new]
+            without = {path: outcomes[path] for path in paths if path in outcomes}
             self._arrivals.conclude(new, without)
         has_worked = bool(self._totals) or not ends or any(r.counts["embedded"] for r in ran)
         self._totals = totals
@@ -217,9 +216,8 @@ class Watch:
 
     def _too_many(self, ran: list[Result]) -> list[Result]:
         """Returns the results if all rounds together had more failures than are allowed."""
-        if ran and 0 < self._make_job().max_failures < max(
-            len(total.failed) for total in self._totals
-        ):
+        failed = max(len(total.failed) for total in self._totals)
+        if ran and 0 < self._make_job().max_failures < failed:
             for result in ran:
                 result.ended = "max_failures"
             return ran

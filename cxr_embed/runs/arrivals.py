@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cxr_embed import members, storage
@@ -13,6 +13,8 @@ from cxr_embed.storage.search_archives import ArchiveSearch, ImagesIn
 
 # In the first listing, a local file is complete if it has not changed for as long.
 _SETTLED_SECONDS = 60.0
+
+_TASKS = 64
 
 # The state of a file that does not exist, or of an object that has not been tried.
 _NONE = ""
@@ -85,7 +87,7 @@ class Arrivals:
         """
         refs = [ref for ref in refs if ref.path not in self._with_record]
         try:
-            states = list(storage.in_parallel(self._state, refs))
+            states = list(self._states(refs))
         except PlaceUnavailable as error:
             raise Unreachable(f"the input cannot be read: {error}") from error
         found = []
@@ -123,6 +125,13 @@ class Arrivals:
                 self._tried[path] = state if state != _NONE else _state_of(path)
         self._archives |= self._of_archives
 
+    def _states(self, refs: Sequence[ImageRef]) -> Iterator[str | None]:
+        # A few large tasks: submitting a task takes longer than looking at a local file.
+        step = 1 + len(refs) // _TASKS
+        parts = [refs[start : start + step] for start in range(0, len(refs), step)]
+        for states in storage.in_parallel(lambda part: [self._state(r) for r in part], parts):
+            yield from states
+
     def _state(self, ref: ImageRef) -> str | None:
         """Returns the state of an image's file; None if the file has disappeared."""
         path = ref.path
@@ -140,7 +149,7 @@ class Arrivals:
         except PlaceUnavailable:
             raise
         except (OSError, ValueError):
-            return _NONE if path not in self._tried else self._tried[path]
+            return self._tried.get(path, _NONE)
 
     def _is_complete(self, path: str, state: str) -> bool:
         if storage.is_remote(path) or state == _NONE:

@@ -21,6 +21,7 @@ DOCUMENTED = {
     "model_config", "embeddings_project", "endpoint_location", "endpoint_id", "rendering", "views",
     "device", "engine", "precision", "batch_size", "decode_threads", "limit", "max_pixels",
     "overwrite", "search_archives", "moved_inputs", "skip_errors", "max_failures", "verbosity",
+    "watch",
 }  # fmt: skip
 
 

@@ -8,21 +8,24 @@ from typing import Any
 
 import pytest
 
-from cxr_embed.errors import MachineFault
+from cxr_embed.errors import MachineFault, PlaceLost
 from cxr_embed.pipeline import beam_flags, launch
 from cxr_embed.pipeline.launch import Metrics, fault_in
 
 
-def test_a_fault_is_found_however_a_runner_wraps_it() -> None:
-    fault = MachineFault("/out: no space left [while running 'Write/Records']")
+@pytest.mark.parametrize("kind", [MachineFault, PlaceLost])
+def test_a_fault_is_found_however_a_runner_wraps_it(kind: type[MachineFault]) -> None:
+    fault = kind("/out: no space left [while running 'Write/Records']")
     wrapped = RuntimeError("bundle failed")
     wrapped.__cause__ = fault
     as_text = RuntimeError(
-        "Pipeline failed: Traceback ...\ncxr_embed.errors.MachineFault: /out: no space left "
+        f"Pipeline failed: Traceback ...\ncxr_embed.errors.{kind.__name__}: /out: no space left "
         "[while running 'Write/Records']\n\nsee the logs"
     )
     for error in (fault, wrapped, as_text):
-        assert str(fault_in(error)) == "/out: no space left"
+        found = fault_in(error)
+        assert type(found) is kind
+        assert str(found) == "/out: no space left"
     assert fault_in(RuntimeError("a bug")) is None
 
 
