@@ -181,9 +181,7 @@ def estimate_part(part: Part, points: Sequence[Point], options: Options) -> dict
             f"{at} {name}": len(np.unique(part.groups[chosen]))
             for name, chosen in zip(RATES, of_rates, strict=True)
         }
-    estimates = intervals.bootstrap(
-        figures, part.groups, options.resamples, options.seed, shares
-    )
+    estimates = intervals.bootstrap(figures, part.groups, options.resamples, options.seed, shares)
     found: dict[str, Any] = {name: estimates[name].as_json() for name in FIGURES}
     found["operating_points"] = [
         {
