@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "cxr_embed"
 # What everybody shares lies at the top of the package and comes first.
 ROOMS = (
     "", "imaging", "storage", "models", "efficientnet", "pipeline", "runs", "embeddings",
-    "datasets", "report", "search", "heads", "cli",
+    "datasets", "heads", "report", "search", "cli",
 )  # fmt: skip
 
 # The package's own door, which opens two rooms.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -33,12 +33,24 @@ class Neighbours:
     """The nearest rows of some queries, the most similar first; equally similar ones by row.
 
     Attributes:
-        rows: int64 of shape (queries, k).
+        rows: int64 of shape (queries, k); -1 where there are fewer.
         similarities: float32 of shape (queries, k): cosines, -1..1.
     """
 
     rows: np.ndarray
     similarities: np.ndarray
+
+
+class Groups(NamedTuple):
+    """Groups of rows, such as patients: a query finds no row of its own group.
+
+    Attributes:
+        of_rows: int64 of shape (n,); rows of the group -1 are never found.
+        of_queries: int64 of shape (q,).
+    """
+
+    of_rows: np.ndarray
+    of_queries: np.ndarray
 
 
 def nearest(
@@ -48,6 +60,7 @@ def nearest(
     *,
     leave_out: np.ndarray | None = None,
     centre: np.ndarray | None = None,
+    groups: Groups | None = None,
     engine: str = "exact",
 ) -> Neighbours:
     """Finds the k rows of `values` that are most alike to each query by cosine.
@@ -60,6 +73,7 @@ def nearest(
             for none.
         centre: float32 of shape (d,), taken from both sides first, so that angles are those around
             it. None is the origin, the usual cosine.
+        groups: rows that queries must not find. FAISS is not used with it.
         engine: one of `ENGINES`; `auto` is FAISS for many queries where it is installed.
 
     Returns:
@@ -68,13 +82,17 @@ def nearest(
     Raises:
         UsageError: FAISS was asked for and is not installed.
     """
-    best_of_block = _engine(engine, len(queries))
+    best_of_block = _engine(engine if groups is None else "exact", len(queries))
     wanted = min(k + (leave_out is not None), len(values))
     step = max(1, _MOST_SCORES // max(len(values[:BLOCK_ROWS]), 1))
     parts = [
-        _scan(values, queries[start : start + step], wanted, centre, best_of_block)
+        _scan(
+            values, queries[start : start + step], wanted,
+            centre=centre, best_of_block=best_of_block,
+            groups=groups and Groups(groups.of_rows, groups.of_queries[start : start + step]),
+        )
         for start in range(0, len(queries), step)
-    ]
+    ]  # fmt: skip
     if not parts:
         return Neighbours(np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
     rows = np.concatenate([part.rows for part in parts])
@@ -87,20 +105,27 @@ def _scan(
     values: np.ndarray,
     queries: np.ndarray,
     k: int,
+    *,
     centre: np.ndarray | None,
     best_of_block: _BestOfBlock,
+    groups: Groups | None,
 ) -> Neighbours:
     """Reads all blocks once and keeps the best k so far."""
     unit_queries = unit(queries, centre)
     rows = np.empty((len(queries), 0), np.int64)
     similarities = np.empty((len(queries), 0), np.float32)
     for start, block in blocks(values):
-        found, of_block = best_of_block(unit_queries, block, min(k, len(block)), centre)
+        hidden = None
+        if groups is not None:
+            of_rows = groups.of_rows[start : start + len(block)]
+            hidden = (of_rows == groups.of_queries[:, np.newaxis]) | (of_rows < 0)
+        found, of_block = best_of_block(unit_queries, block, min(k, len(block)), centre, hidden)
         rows = np.concatenate([rows, found + start], axis=1)
         similarities = np.concatenate([similarities, of_block], axis=1)
         order = np.lexsort((rows, -similarities), axis=1)[:, :k]
         rows = np.take_along_axis(rows, order, axis=1)
         similarities = np.take_along_axis(similarities, order, axis=1)
+    rows[np.isneginf(similarities)] = -1
     return Neighbours(rows, np.clip(similarities, -1.0, 1.0))
 
 
@@ -113,9 +138,11 @@ def _without(found: Neighbours, leave_out: np.ndarray) -> Neighbours:
     return Neighbours(kept[0].reshape(shape), kept[1].reshape(shape))
 
 
-# (unit queries, block, k, centre) -> positions in the block and cosines, both (queries, k)
+# (unit queries, block, k, centre, which pairs are hidden) -> positions in the block and cosines,
+# both (queries, k)
 _BestOfBlock = Callable[
-    [np.ndarray, np.ndarray, int, "np.ndarray | None"], tuple[np.ndarray, np.ndarray]
+    [np.ndarray, np.ndarray, int, "np.ndarray | None", "np.ndarray | None"],
+    tuple[np.ndarray, np.ndarray],
 ]
 
 
@@ -129,12 +156,18 @@ def _engine(name: str, queries: int) -> _BestOfBlock:
 
 
 def _best_by_numpy(
-    unit_queries: np.ndarray, block: np.ndarray, k: int, centre: np.ndarray | None
+    unit_queries: np.ndarray,
+    block: np.ndarray,
+    k: int,
+    centre: np.ndarray | None,
+    hidden: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     if centre is not None:
         block = block - centre
     scores = unit_queries @ block.T
     scores /= _safe_lengths(block)
+    if hidden is not None:
+        scores[hidden] = -np.inf
     if k < len(block):
         positions = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     else:
@@ -143,7 +176,11 @@ def _best_by_numpy(
 
 
 def _best_by_faiss(
-    unit_queries: np.ndarray, block: np.ndarray, k: int, centre: np.ndarray | None
+    unit_queries: np.ndarray,
+    block: np.ndarray,
+    k: int,
+    centre: np.ndarray | None,
+    _: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     import faiss
 

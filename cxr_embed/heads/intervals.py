@@ -32,6 +32,9 @@ class Estimate(NamedTuple):
         return {name: number(value) for name, value in self._asdict().items()}
 
 
+UNDEFINED = Estimate(float("nan"))
+
+
 def number(value: float) -> float | None:
     """Returns a float for JSON: None for NaN and infinity."""
     return float(value) if np.isfinite(value) else None

@@ -12,7 +12,7 @@ import numpy as np
 from cxr_embed import __version__
 from cxr_embed.embeddings.collection import Embeddings
 from cxr_embed.errors import UsageError
-from cxr_embed.report import maps, oddities
+from cxr_embed.report import label_figures, maps, oddities
 from cxr_embed.report.colouring import Colouring, colour
 from cxr_embed.report.header_statistics import VIEW, count
 from cxr_embed.report.label_columns import LabelColumns, read_label_columns
@@ -76,6 +76,7 @@ class Report:
         maps: one or two maps.
         colourings: colourings of the maps' points; the first one is the default.
         labels: columns of the table of labels, if there is one.
+        label_figures: what the embeddings hold of each label; None without a table.
     """
 
     settings: ReportSettings
@@ -91,6 +92,7 @@ class Report:
     maps: list[Map] = field(default_factory=list)
     colourings: list[Colouring] = field(default_factory=list)
     labels: LabelColumns | None = None
+    label_figures: label_figures.LabelFigures | None = None
 
     @property
     def embeddings(self) -> Embeddings:
@@ -147,6 +149,8 @@ def make_report(settings: ReportSettings, log: Callable[[str], None], watch: Wat
         _look(report, space, watch)
         _find_oddities(report, space)
         _compute_maps(report, space, log)
+        if labels:
+            report.label_figures = label_figures.measure(embeddings, labels, settings.seed, watch)
     return report
 
 

@@ -65,6 +65,32 @@ def test_what_it_tells(tell: Any, labels: Path, tmp_path: Path) -> None:
     assert "Geheim" not in page.read_text()
 
 
+def test_what_the_embeddings_hold_of_labels(tell: Any, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    lines = ["dicom_id,patient_id,EFFUSION,<i>rare,finding"]
+    for number in range(120):
+        values = random.standard_normal(32).astype(np.float32)
+        has = number % 3 == 0
+        values[:3] += 4 * has
+        data = encode_record(Record(f"{number}.dcm", values))
+        write_whole(str(tmp_path / f"out/{number}.tfrecord"), data)
+        finding = "blank" if number % 2 else "mass"
+        lines.append(f"{number},p{number // 2},{int(has)},{int(number < 3)},{finding}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    page, flag = tmp_path / "r.html", f"--labels_csv={tmp_path / 'labels.csv'}"
+    assert tell(page, flag, "--images=0", input_path=tmp_path / "out").status == 0
+    words = words_of(page)
+    assert re.search(r"EFFUSION 1.000 \(0\.9\d\d to 1.000\) (0.9\d\d|1.000) ", words)
+    assert "<i>rare too few: 2 patients are positive, 10 are needed" in words
+    assert "<i>rare" not in page.read_text()
+    assert "finding: blank 0." in words
+    assert "A patient is in one fold" in words
+    text = (tmp_path / "labels.csv").read_text().replace("patient_id", "room")
+    (tmp_path / "labels.csv").write_text(text)
+    assert tell(page, flag, "--images=0", input_path=tmp_path / "out").status == 0
+    assert "each image counts as a patient of its own" in words_of(page)
+
+
 def test_the_same_output_gives_the_same_page(tell: Any, tmp_path: Path) -> None:
     pages = []
     for name in ("a", "b"):
@@ -180,7 +206,7 @@ def test_the_report_in_a_browser(
     assert all(shown.nth(n).evaluate("i => i.naturalWidth > 0") for n in range(shown.count()))
     assert page.locator("h1").inner_text().endswith("embeddings")
     assert page.locator("main b").all_inner_texts() != ["free"]
-    assert page.evaluate("document.querySelectorAll('section h2').length") == 10
+    assert page.evaluate("document.querySelectorAll('section h2').length") == 11
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     before = opened.colour()

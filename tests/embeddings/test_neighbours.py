@@ -48,6 +48,26 @@ def test_a_query_is_not_its_own_neighbour(engine: str) -> None:
     np.testing.assert_array_equal(found.rows[2], with_itself.rows[2, :5])
 
 
+def test_rows_of_the_own_group_are_not_found(engine: str) -> None:
+    of_rows = RANDOM.integers(0, 60, len(VALUES))
+    of_rows[::9] = -1
+    rows = np.array([1, 2, 200, 499])
+    found = search.nearest(
+        VALUES, VALUES[rows], 30, groups=search.Groups(of_rows, of_rows[rows]), engine=engine
+    )
+    cosines = all_cosines()[rows]
+    for query, row in enumerate(rows):
+        allowed = np.flatnonzero((of_rows != of_rows[row]) & (of_rows >= 0))
+        expected = allowed[np.argsort(-cosines[query, allowed], kind="stable")[:30]]
+        np.testing.assert_array_equal(found.rows[query], expected)
+
+
+def test_where_all_are_of_the_own_group_rows_are_missing() -> None:
+    groups = search.Groups(np.array([3, 3, -1, 8]), np.array([3]))
+    found = search.nearest(VALUES[:4], VALUES[:1], 3, groups=groups)
+    assert found.rows.tolist() == [[3, -1, -1]]
+
+
 def test_fewer_than_asked_for(engine: str) -> None:
     assert search.nearest(VALUES[:3], VALUES[:1], 10, engine=engine).rows.shape == (1, 3)
     found = search.nearest(VALUES[:3], VALUES[:1], 10, leave_out=np.array([0]), engine=engine)
