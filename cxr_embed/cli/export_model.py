@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
+from cxr_embed import storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.efficientnet.architecture import ARCHITECTURES
 from cxr_embed.errors import UsageError
@@ -39,7 +40,7 @@ def make_flags() -> flags.FlagValues:
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("seed", 0, "of random weights and projections", flag_values=values)
-    flags.DEFINE_string("output", None, "the folder to write", flag_values=values)
+    flags.DEFINE_string("output", None, "the local folder to write", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "replace an existing folder", flag_values=values)
     return values
 
@@ -51,6 +52,10 @@ def main(arguments: list[str]) -> int:
         return 0
     if not values.output:
         raise UsageError("--output is missing: the folder to write")
+    if not storage.is_on_disk(values.output):
+        raise UsageError(
+            f"--output {values.output} is not a local folder: copy the model there later"
+        )
     from cxr_embed.efficientnet.export import export_model
 
     report = export_model(

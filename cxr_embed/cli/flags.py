@@ -16,6 +16,9 @@ COMMON_FLAGS = {
     "flagfile": "a file with one flag a line, e.g. configs/local.flags",
 }
 
+# What is not a place: models of the Hub have checks of their own.
+_OTHER_ADDRESSES = ("hf://",)
+
 HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
 
@@ -74,9 +77,18 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
         rest = list(values(["cxr-embed", *arguments], known_only=True)[1:])
     except flags.Error as error:
         raise UsageError(one_line(error)) from error
+    _check_places(values)
     if values.gcs_billing_project:
         storage.configure(replace(storage.settings(), billing_project=values.gcs_billing_project))
     return rest
+
+
+def _check_places(values: flags.FlagValues) -> None:
+    """Raises UsageError if an address is not valid, before a message repeats what is in it."""
+    for name in values:
+        value = values[name].value
+        if isinstance(value, str) and "://" in value and not value.startswith(_OTHER_ADDRESSES):
+            storage.check_place(value, f"--{name}")
 
 
 def _define_common(values: flags.FlagValues) -> None:

@@ -113,7 +113,9 @@ def _input_path(values: flags.FlagValues, rest: list[str]) -> str:
     cli_flags.refuse_unknown(values, [word for word in rest if word.startswith("-")])
     if len(files) + bool(values.input_path) != 1:
         raise UsageError("name one file: cxr-embed inspect FILE")
-    return str(values.input_path or files[0])
+    path = str(values.input_path or files[0])
+    storage.check_place(path, "FILE")
+    return path
 
 
 def _check_output(output: str | None, path: str) -> None:

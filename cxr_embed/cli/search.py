@@ -84,11 +84,12 @@ def _search(values: flags.FlagValues) -> None:
     from cxr_embed.cli import terminal
     from cxr_embed.embeddings import neighbours as search
     from cxr_embed.embeddings.collection import load_embeddings
+    from cxr_embed.embeddings.opening import place_of_embeddings
     from cxr_embed.runs.fingerprint import read_output_config
     from cxr_embed.search import gallery, queries
 
     log = terminal.Log()
-    path = values.input_path
+    path = place_of_embeddings(values.input_path)
     embeddings = load_embeddings(path)
     query = queries.resolve(
         values.query, embeddings, path,

@@ -10,6 +10,7 @@ from absl import flags
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.datasets import verify as verifying
 from cxr_embed.datasets.findings import NOTES, PROBLEMS, Findings
+from cxr_embed.embeddings.opening import place_of_embeddings
 from cxr_embed.errors import UsageError
 
 USAGE = """\
@@ -29,7 +30,7 @@ def make_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string(
         "input_path", None,
-        "an output of the main job, a packed data set, or one file; local or in a bucket",
+        "an output of the main job, a packed data set, or one file; local, in a bucket or archive",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
@@ -39,6 +40,10 @@ def make_flags() -> flags.FlagValues:
     )  # fmt: skip
     flags.DEFINE_string(
         "dicomweb_query", None, "that of the run, if --inputs is a DICOMweb store",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "search_archives", False, "open archives among --inputs, as the run did",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_boolean(
@@ -62,19 +67,27 @@ def main(arguments: list[str]) -> int:
         raise UsageError(f"--input_path is missing: {values['input_path'].help}")
     if values.dicomweb_query and not values.inputs:
         raise UsageError("--dicomweb_query needs --inputs, the DICOMweb store")
+    if values.search_archives and not values.inputs:
+        raise UsageError("--search_archives needs --inputs")
+    place = place_of_embeddings(values.input_path)
+    if values.repair and (why := verifying.why_not_repairable(place)):
+        raise UsageError(f"--repair: {why}")
     from cxr_embed.cli.progress import counting
 
     quiet = values.verbosity < 0
     clock = time.perf_counter()
     with counting("verifying", "files", quiet=quiet) as start:
-        found = verifying.verify(values.input_path, values.inputs, start, values.dicomweb_query)
+        found = verifying.verify(
+            place, values.inputs, start, values.dicomweb_query,
+            search_archives=values.search_archives,
+        )  # fmt: skip
     seconds = time.perf_counter() - clock
     for problem in found.problems:
         print(_one_line(problem))
     if not quiet:
         _print_summary(found, seconds)
     if values.repair:
-        removed = verifying.repair(values.input_path, found)
+        removed = verifying.repair(place, found)
         print(f"removed     {len(removed)}; the main job or pack makes them again")
     return 1 if found.problems else 0
 

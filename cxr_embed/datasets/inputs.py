@@ -15,7 +15,12 @@ LIST_SUFFIX = ".txt"
 
 
 def find_inputs(
-    inputs: str, records: Collection[str], output_path: str, dicomweb_query: str | None = None
+    inputs: str,
+    records: Collection[str],
+    output_path: str,
+    dicomweb_query: str | None = None,
+    *,
+    search_archives: bool = False,
 ) -> list[ImageRef]:
     """Returns the images that the run should have embedded.
 
@@ -24,6 +29,7 @@ def find_inputs(
         records: paths of the records below the output, which show the layout.
         output_path: excluded from the search if it is below the inputs.
         dicomweb_query: that of the run, if the inputs are in a DICOMweb store.
+        search_archives: whether the run opened archives among the inputs.
 
     Raises:
         UsageError: no image is found.
@@ -35,6 +41,7 @@ def find_inputs(
         layout="mirror" if any("/" in record for record in records) else "flat",
         output_path=output_path,
         dicomweb_query=dicomweb_query,
+        search_archives=search_archives,
     )
     return [ref for ref in refs if ref.is_listed or not file_types.OTHER_NAME.search(ref.path)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +20,7 @@ from cxr_embed.datasets.card import Packed, dataset_card
 from cxr_embed.datasets.shards import Advance, Plan, Result, ShardWriter, is_shard
 from cxr_embed.datasets.sums import SUMS_NAME, digest, write_sums
 from cxr_embed.elements import CONFIG_NAME
-from cxr_embed.embeddings.opening import open_parts
+from cxr_embed.embeddings.opening import open_parts, place_of_embeddings
 from cxr_embed.embeddings.parts import Part, Parts
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import (
@@ -64,6 +64,7 @@ def pack(wanted: Pack, log: Log, start: Callable[[int], Advance]) -> Result:
     Raises:
         UsageError: the input or output cannot be used, or a record is damaged or not finite.
     """
+    wanted = replace(wanted, input_path=place_of_embeddings(wanted.input_path))
     _check(wanted)
     config = read_output_config(wanted.input_path) if _is_folder(wanted.input_path) else None
     with open_parts(wanted.input_path) as found:
@@ -94,7 +95,7 @@ def _absolute(path: str) -> str:
 
 
 def _is_folder(path: str) -> bool:
-    return storage.is_remote(path) or Path(path).is_dir()
+    return not storage.is_on_disk(path) or Path(path).is_dir()
 
 
 def _cut(found: Parts, wanted: Pack) -> list[list[Part]]:

@@ -27,7 +27,7 @@ def digest(path: str) -> tuple[str, int]:
     Raises:
         OSError: the file cannot be read.
     """
-    if storage.is_remote(path):
+    if not storage.is_on_disk(path):
         data = storage.read_bytes(path)
         return hashlib.sha256(data).hexdigest(), len(data)
     with Path(path).open("rb") as file:

@@ -14,7 +14,7 @@ from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER
-from cxr_embed.embeddings.opening import is_embedding_file, open_parts
+from cxr_embed.embeddings.opening import is_embedding_file, open_parts, place_of_embeddings
 from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME
 from cxr_embed.embeddings.record_files import usual_size
 from cxr_embed.errors import UsageError
@@ -47,6 +47,8 @@ def verify(
     images: str | None,
     start: Callable[[int], Advance],
     dicomweb_query: str | None = None,
+    *,
+    search_archives: bool = False,
 ) -> Findings:
     """Verifies an output of the main job, or a packed data set.
 
@@ -57,17 +59,24 @@ def verify(
         start: gets the number of files; returns a function that is called with the number of files
             that were checked.
         dicomweb_query: that of the run, if the inputs are in a DICOMweb store.
+        search_archives: whether the run opened archives among the inputs.
 
     Raises:
         UsageError: there are no embeddings, or no inputs are found.
     """
-    there = list_contents(path)
+    path = place_of_embeddings(path)
+    try:
+        there = list_contents(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be listed: {error}") from error
     if not there.records and not there.packed:
         raise UsageError(f"no embeddings in {path}")
     path = there.folder
     refs = []
     if images and there.records:
-        refs = inputs.find_inputs(images, there.records, path, dicomweb_query)
+        refs = inputs.find_inputs(
+            images, there.records, path, dicomweb_query, search_archives=search_archives
+        )
     if images and not there.records:
         raise UsageError("--inputs is for outputs of the main job, not for packed data sets")
     found = Findings()
@@ -88,6 +97,11 @@ def verify(
     return found
 
 
+def why_not_repairable(path: str) -> str | None:
+    """Returns why nothing can be removed from an output, or None."""
+    return storage.why_not_writable(_folder_of(path))
+
+
 def repair(path: str, found: Findings) -> list[str]:
     """Removes bad records and shards, and temporary files of killed runs.
 
@@ -98,7 +112,7 @@ def repair(path: str, found: Findings) -> list[str]:
     Returns:
         The removed files, as paths below the output.
     """
-    path = _folder_of(path)
+    path = _folder_of(place_of_embeddings(path))
     bad = {
         finding.path
         for finding in found.problems

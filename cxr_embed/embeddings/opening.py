@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from cxr_embed import storage
+from cxr_embed import members, storage
 from cxr_embed.elements import RECORD_SUFFIX, RUNS_FOLDER
 from cxr_embed.embeddings.npz import npz_parts
 from cxr_embed.embeddings.parquet import parquet_parts
@@ -20,13 +20,38 @@ from cxr_embed.errors import UsageError
 _SUFFIXES = (RECORD_SUFFIX, PARQUET_SUFFIX, NPZ_SUFFIX)
 
 
+def place_of_embeddings(path: str) -> str:
+    """Checks where embeddings are said to be.
+
+    Args:
+        path: a folder or a file, local or in a bucket, an archive of them, or a member.
+
+    Returns:
+        The path; of an archive, the address of its members.
+
+    Raises:
+        UsageError: the address is not valid, or its place holds only images.
+    """
+    storage.check_place(path, "the path")
+    if storage.holds_only_images(path):
+        raise UsageError(
+            f"{path} holds images: name the output that has their embeddings, a folder, a bucket's "
+            "prefix or an archive"
+        )
+    try:
+        return members.join(path, "") if storage.is_archive(path) else path
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
 @contextlib.contextmanager
 def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]:
     """Finds out what lies at `path`.
 
     Args:
-        path: an output of the main job, one record, a packed folder, or one packed file; local or
-            in a bucket. Packed files in a bucket are fetched into a temporary folder first.
+        path: an output of the main job, one record, a packed folder, or one packed file; on a
+            disk, in a bucket or in an archive. Packed files that are not on a disk are fetched into
+            a temporary folder first.
         ids: only records of these dicom ids; packed parts are not narrowed down.
 
     Yields:
@@ -35,6 +60,7 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
     Raises:
         UsageError: nothing there, or it cannot be used.
     """
+    path = place_of_embeddings(path)
     files = sorted(embedding_files(path))
     is_file = len(files) == 1 and is_embedding_file(path)
     names = [path] if is_file else [storage.join(path, file) for file in files]
@@ -81,7 +107,7 @@ def is_embedding_file(path: str) -> bool:
     """Whether a path is one file that may hold embeddings, not a folder of them."""
     if not path.endswith(_SUFFIXES):
         return False
-    return storage.exists(path) if storage.is_remote(path) else Path(path).is_file()
+    return Path(path).is_file() if storage.is_on_disk(path) else storage.exists(path)
 
 
 def kind_of(name: str) -> str:
@@ -109,7 +135,7 @@ def refuse_unfinished(path: str, names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _local(names: list[str]) -> Iterator[list[str]]:
-    if not storage.is_remote(names[0]):
+    if storage.is_on_disk(names[0]):
         yield names
         return
     with tempfile.TemporaryDirectory(prefix="cxr-embed-") as folder:

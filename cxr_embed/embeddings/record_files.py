@@ -123,12 +123,22 @@ def row_bytes(out: np.ndarray) -> Iterator[memoryview]:
 
 def read_files(names: Sequence[str]) -> Iterator[bytes | OSError]:
     """Yields each file's bytes, or why it cannot be read; local files one by one, others many."""
-    if names and storage.is_remote(names[0]):
-        with ThreadPoolExecutor(_DOWNLOADS) as pool:
-            yield from pool.map(_download, names)
+    if not names or storage.is_on_disk(names[0]):
+        yield from map(_read_local, names)
         return
-    for name in names:
-        yield _read_local(name)
+    for start in range(0, len(names), ROWS_PER_PART):
+        yield from _download_all(names[start : start + ROWS_PER_PART])
+
+
+def _download_all(names: Sequence[str]) -> Iterator[bytes | OSError]:
+    in_order, one_by_one = storage.reading_order(names)
+    with ThreadPoolExecutor(1 if one_by_one else _DOWNLOADS) as pool:
+        found = pool.map(_download, in_order)
+        if in_order == list(names):
+            yield from found
+            return
+        by_name = dict(zip(in_order, found, strict=True))
+    yield from (by_name[name] for name in names)
 
 
 def _download(name: str) -> bytes | OSError:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_embed import load_embeddings, storage
+from cxr_embed.embeddings.opening import place_of_embeddings
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import Fingerprint, read_output_config
 from cxr_embed.storage.cache import cache_folder
@@ -92,6 +93,7 @@ def open_embeddings(
     Raises:
         UsageError: there are no embeddings, or they cannot be read.
     """
+    path = place_of_embeddings(path)
     fingerprint = _fingerprint_of(path)
     state = _state_of(path)
     base = _cache_path(path, state) if state else None
@@ -99,7 +101,7 @@ def open_embeddings(
     if kept:
         log(f"embeddings of {path} from {base}.npy")
         return MappedEmbeddings(path, *kept, fingerprint)
-    if not storage.is_remote(path) and not Path(path).exists():
+    if storage.is_on_disk(path) and not Path(path).exists():
         raise UsageError(f"there are no embeddings at {path}: it does not exist")
     loaded = load_embeddings(path)
     values = np.asarray(loaded.values, np.float32)
@@ -121,7 +123,7 @@ def open_embeddings(
 
 
 def _fingerprint_of(path: str) -> Fingerprint | None:
-    is_folder = Path(path).is_dir() if not storage.is_remote(path) else True
+    is_folder = Path(path).is_dir() if storage.is_on_disk(path) else True
     if not is_folder:
         return None
     config = read_output_config(path)
@@ -130,7 +132,7 @@ def _fingerprint_of(path: str) -> Fingerprint | None:
 
 def _state_of(path: str) -> str | None:
     """Returns a hash of names, sizes and times of the source's files; None where unknown."""
-    if storage.is_remote(path):
+    if not storage.is_on_disk(path):
         return None
     digest = hashlib.sha256()
     files = (

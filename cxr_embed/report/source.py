@@ -8,7 +8,7 @@ from pathlib import Path
 from cxr_embed import storage
 from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.embeddings.collection import Embeddings
-from cxr_embed.embeddings.opening import embedding_files, kind_of
+from cxr_embed.embeddings.opening import embedding_files, kind_of, place_of_embeddings
 from cxr_embed.embeddings.readable import Damaged, load_readable
 from cxr_embed.errors import UsageError
 from cxr_embed.runs import history
@@ -44,6 +44,7 @@ def read_source(path: str) -> Source:
     Raises:
         UsageError: nothing is at `path`, or it cannot be listed.
     """
+    path = place_of_embeddings(path)
     first = next(embedding_files(path), None)
     if first is None and not _is_folder(path):
         raise UsageError(f"--input_path {path} is neither a folder nor a file of embeddings")
@@ -65,9 +66,9 @@ def read_source(path: str) -> Source:
 
 
 def _is_folder(path: str) -> bool:
-    if storage.is_remote(path):
-        return next(iter(storage.list_paths(path)), None) is not None
-    return Path(path).is_dir()
+    if storage.is_on_disk(path):
+        return Path(path).is_dir()
+    return next(iter(storage.list_paths(path)), None) is not None
 
 
 def _notices(source: Source, kind: str) -> list[str]:

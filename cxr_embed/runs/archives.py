@@ -16,7 +16,7 @@ from cxr_embed import members, storage
 from cxr_embed.elements import ImageRef
 from cxr_embed.runs.folder import RunFiles, runs_in
 from cxr_embed.runs.tables import csv_line, read_table
-from cxr_embed.storage.places import ARCHIVES
+from cxr_embed.storage.addresses import ARCHIVES
 from cxr_embed.storage.search_archives import ImagesIn, ListedArchive, digest
 
 # In a run's folder: the archives that the run listed.

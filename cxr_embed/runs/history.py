@@ -171,8 +171,8 @@ class Pace:
 
 
 def record_times(output_path: str) -> np.ndarray:
-    """Returns the records' modification times in seconds since 1970; empty for buckets."""
-    if storage.is_remote(output_path) or not Path(output_path).is_dir():
+    """Returns the records' modification times in seconds since 1970; empty if not on a disk."""
+    if not storage.is_on_disk(output_path) or not Path(output_path).is_dir():
         return np.empty(0)
     times = []
     for path in storage.list_paths(output_path):

@@ -309,8 +309,8 @@ def _shard_rows(files: RunFiles) -> Iterator[tuple[str, Row]]:
 
 def _lines(path: str) -> Iterator[str]:
     """Yields a file's complete lines; a killed process may have left a partial last line."""
-    is_remote = storage.is_remote(path)
-    with io.BytesIO(storage.read_bytes(path)) if is_remote else Path(path).open("rb") as file:
+    on_disk = storage.is_on_disk(path)
+    with Path(path).open("rb") if on_disk else io.BytesIO(storage.read_bytes(path)) as file:
         for line in file:
             if line.endswith(b"\n"):
                 yield _text(line)

@@ -113,9 +113,7 @@ def _hint(query: str, embeddings: Embeddings) -> str:
 
 def _is_there(path: str) -> bool:
     try:
-        if storage.is_remote(path) or storage.is_member(path):
-            return storage.exists(path)
-        return Path(path).is_file()
+        return Path(path).is_file() if storage.is_on_disk(path) else storage.exists(path)
     except (OSError, ValueError):
         return False
 
@@ -138,7 +136,7 @@ def _read_record(path: str, output_path: str) -> Query:
 
 def _config_above(path: str) -> OutputConfig | None:
     """Returns the config of a record's output, which may be in any parent folder."""
-    if storage.is_remote(path):
+    if not storage.is_on_disk(path):
         return read_output_config(path.rpartition("/")[0])
     for folder in Path(path).absolute().parents:
         if (folder / CONFIG_NAME).is_file():

@@ -5,17 +5,23 @@ The rest of the package handles paths as strings and calls these functions.
 
 from __future__ import annotations
 
-from cxr_embed.storage.files import BadMember, Entry, FileTooLarge, OtherContent, StoredFile
-from cxr_embed.storage.parallel import in_parallel
-from cxr_embed.storage.places import (
+from cxr_embed.storage.addresses import (
     PLACES,
     check_address,
     check_place,
-    download,
-    exists,
+    holds_only_images,
+    is_archive,
     is_member,
+    is_on_disk,
     is_remote,
     join,
+    start_of,
+)
+from cxr_embed.storage.files import BadMember, Entry, FileTooLarge, OtherContent, StoredFile
+from cxr_embed.storage.parallel import in_parallel
+from cxr_embed.storage.places import (
+    download,
+    exists,
     list_files,
     list_paths,
     matches,
@@ -24,9 +30,9 @@ from cxr_embed.storage.places import (
     read_file,
     read_range,
     read_start,
+    reading_order,
     remove,
     size,
-    start_of,
     state,
     why_not_writable,
     write_whole,
@@ -47,8 +53,11 @@ __all__ = [
     "configure",
     "download",
     "exists",
+    "holds_only_images",
     "in_parallel",
+    "is_archive",
     "is_member",
+    "is_on_disk",
     "is_remote",
     "is_temporary",
     "join",
@@ -60,6 +69,7 @@ __all__ = [
     "read_file",
     "read_range",
     "read_start",
+    "reading_order",
     "remove",
     "remove_if_abandoned",
     "settings",

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -169,6 +169,16 @@ class Archives(Place):
             with reader.lock:  # the parts of a member are read one after the other
                 data = tar_archive.read_member(reader.read_range, path, location, admit)
         return StoredFile(data, f"{google_crc32c.value(data):08x}")
+
+    def reading_order(self, paths: Sequence[str]) -> tuple[list[str], bool]:
+        """Returns members in the order of their archive, see `places.reading_order`."""
+        locations: dict[str, str] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):  # reading it raises the same
+                locations[path] = self._location(path)
+        in_order = sorted(paths, key=lambda path: reading_order(path, locations.get(path, "")))
+        kinds = {location.partition(":")[0] for location in locations.values()}
+        return in_order, tar_archive.COMPRESSED in kinds
 
     def _location(self, path: str) -> str:
         archive, name = _split(path)

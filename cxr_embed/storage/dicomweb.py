@@ -30,6 +30,7 @@ class DicomWeb(Place):
     """A DICOMweb store. It is read only; its files are instances, named by their UIDs."""
 
     has_ports = True
+    only_images = True
 
     def missing_extra(self) -> str | None:
         """Returns the extra if requests is not installed, which Google's clients bring."""

@@ -91,9 +91,11 @@ class Place(Protocol):
 
     Attributes:
         has_ports: whether an address may have a port, as that of a server does.
+        only_images: whether there can be no other files than images.
     """
 
     has_ports: bool = False
+    only_images: bool = False
 
     def missing_extra(self) -> str | None:
         """Returns the extra of this package that has to be installed first, or None."""

@@ -100,11 +100,8 @@ def _ref(path: str, root: str, layout: str, is_listed: bool, archives: ArchiveSe
 
 def _is_archive(input_path: str) -> bool:
     """Whether the input is an archive, judged by its name; a glob or a folder is none."""
-    if not members.is_archive(input_path):
-        return False
-    if storage.is_remote(input_path):
-        return not globs.has_magic(input_path) and storage.exists(input_path)
-    return Path(input_path).is_file()
+    is_glob = storage.is_remote(input_path) and globs.has_magic(input_path)
+    return not is_glob and storage.is_archive(input_path)
 
 
 def _search_archive(input_path: str, archives: ArchiveSearch) -> tuple[list[str], str | None, bool]:

@@ -22,6 +22,7 @@ _Identity = tuple[int, int]
 
 
 has_ports = False
+only_images = False
 
 
 def missing_extra() -> str | None:

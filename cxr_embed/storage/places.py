@@ -1,152 +1,14 @@
-"""The registry of storage places: checks addresses and calls the module of each place.
-
-To add a place, write a module with a class that inherits from `files.Place` (or, for a service that
-stores objects in buckets, from `object_store.ObjectStore`) and add an instance of it to `PLACES`.
-"""
+"""Lists, reads and writes files by calling the module of each place, see `addresses`."""
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
-from cxr_embed.errors import UsageError
-from cxr_embed.storage import azure, dicomweb, dicomweb_address, gcs, local, s3
-from cxr_embed.storage.archives import Archives
-from cxr_embed.storage.files import Admit, Entry, Place, StoredFile
-
-# The place of each scheme, the part of an address before `://`.
-PLACES: dict[str, Place] = {
-    "gs": gcs.GoogleCloudStorage(),
-    "s3": s3.S3(),
-    "az": azure.AzureBlobStorage(),
-    **dict.fromkeys(dicomweb_address.SCHEMES, dicomweb.DicomWeb()),
-}
-
-# A single letter is a Windows drive. A path that begins with a dot or a slash is local.
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?#]*)(.*)", re.DOTALL)
-
-
-def check_place(path: str, flag: str) -> None:
-    """Checks that a path or an address is valid, before anything is read or written.
-
-    Args:
-        path: the path from the user.
-        flag: the flag of the path, such as `--input_path`; the message begins with it.
-
-    Raises:
-        UsageError: the path contains a NUL, has an unsupported scheme, has an invalid bucket name,
-            or contains a user name or password, which the message does not repeat.
-    """
-    check_address(path, flag)
-    if why := _place(path).check_name(path):
-        raise UsageError(f"{flag} {path}: {why}")
-
-
-def check_address(path: str, flag: str) -> None:
-    """Does the checks of `check_place` except that of the bucket's name.
-
-    It is used for the lines of a list, where an invalid bucket name is a failure of one image.
-
-    Args:
-        path: the path from the user.
-        flag: the flag of the path.
-
-    Raises:
-        UsageError: see `check_place`.
-    """
-    if "\0" in path:
-        raise UsageError(f"{flag} contains a NUL, which is not valid in a path")
-    address = _ADDRESS.fullmatch(path)
-    if address is None:
-        return
-    scheme, authority, rest = address.groups()
-    if _has_secret(scheme, authority, rest):
-        raise UsageError(
-            f"{flag}: this {scheme}:// address contains a user name or password: remove it; "
-            "credentials are taken from the environment"
-        )
-    if scheme in dicomweb_address.SCHEMES and ("?" in path or "#" in path):
-        raise UsageError(
-            f"{flag}: this {scheme}:// address contains a query: pass it as --dicomweb_query"
-        )
-    if scheme not in PLACES:
-        secret = any(sign in authority + rest for sign in "@:?#")
-        shown = f"{scheme}://…" if secret else path
-        kinds = ", ".join(f"{known}://" for known in PLACES)
-        raise UsageError(
-            f"{flag} {shown}: {scheme}:// is not supported; pass a local path or {kinds}"
-        )
-    if extra := _missing_extra(scheme):
-        raise UsageError(
-            f"{flag} {path}: {scheme}:// needs other packages: pip install 'cxr-embed[{extra}]'"
-        )
-
-
-def _has_secret(scheme: str, authority: str, rest: str) -> bool:
-    """Whether an address contains a user name or a password, which may contain a slash."""
-    if "@" in authority or scheme not in PLACES:
-        return "@" in authority
-    if PLACES[scheme].has_ports:
-        _, colon, port = authority.partition(":")
-        return "@" in rest or (bool(colon) and not port.isdigit())
-    return ":" in authority
-
-
-@functools.cache  # a list of images asks once a line
-def _missing_extra(scheme: str) -> str | None:
-    return PLACES[scheme].missing_extra()
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` is an address of one of `PLACES`, not a local path."""
-    scheme, separator, _ = path.partition("://")
-    return bool(separator) and scheme in PLACES
-
-
-def _place(path: str) -> Place:
-    """Returns the module for a path.
-
-    Raises:
-        OSError: the scheme is not supported.
-    """
-    if ARCHIVES.holds(path):
-        return ARCHIVES
-    return _place_of_file(path)
-
-
-def _place_of_file(path: str) -> Place:
-    if is_remote(path):
-        return PLACES[path.partition("://")[0]]
-    try:
-        check_address(path, "path")
-    except UsageError as error:
-        raise OSError(str(error)) from None
-    return local
-
-
-# The members of archives in any place.
-ARCHIVES = Archives(_place_of_file)
-
-
-def is_member(path: str) -> bool:
-    """Whether `path` is the address of a member of an archive, see `cxr_embed.members`."""
-    return ARCHIVES.holds(path)
-
-
-def join(folder: str, *parts: str) -> str:
-    """Joins path parts with the separator that `folder` uses."""
-    if is_remote(folder):
-        return "/".join([folder.rstrip("/"), *parts])
-    return str(Path(folder, *parts))
-
-
-def start_of(folder: str) -> str:
-    """Returns the prefix that `join` adds to a path, to join many paths by string addition."""
-    return join(folder, "_")[:-1]
+from cxr_embed.storage.addresses import ARCHIVES, is_member, place_of
+from cxr_embed.storage.files import Admit, Entry, StoredFile
 
 
 def list_files(folder: str) -> Iterator[Entry]:
@@ -159,7 +21,7 @@ def list_files(folder: str) -> Iterator[Entry]:
         OSError: a folder cannot be listed, which the error names; `FileNotFoundError` if a bucket
             does not exist.
     """
-    return _place(folder).list_files(folder)
+    return place_of(folder).list_files(folder)
 
 
 def list_paths(folder: str) -> Iterator[str]:
@@ -168,7 +30,7 @@ def list_paths(folder: str) -> Iterator[str]:
     Raises:
         OSError: as `list_files`.
     """
-    return _place(folder).list_paths(folder)
+    return place_of(folder).list_paths(folder)
 
 
 def matches(pattern: str) -> Iterator[tuple[str, str]]:
@@ -184,12 +46,12 @@ def matches(pattern: str) -> Iterator[tuple[str, str]]:
     Raises:
         OSError: a folder that may contain matches cannot be listed.
     """
-    return _place(pattern).matches(pattern)
+    return place_of(pattern).matches(pattern)
 
 
 def exists(path: str) -> bool:
     """Whether a file or local folder exists."""
-    return _place(path).exists(path)
+    return place_of(path).exists(path)
 
 
 def size(path: str) -> int:
@@ -198,7 +60,7 @@ def size(path: str) -> int:
     Raises:
         OSError: the service does not answer; `FileNotFoundError` if the file is missing.
     """
-    return _place(path).size(path)
+    return place_of(path).size(path)
 
 
 def state(path: str) -> str:
@@ -207,7 +69,7 @@ def state(path: str) -> str:
     Raises:
         OSError: as `size`.
     """
-    return _place(path).state(path)
+    return place_of(path).state(path)
 
 
 def read_bytes(path: str) -> bytes:
@@ -216,7 +78,7 @@ def read_bytes(path: str) -> bytes:
     Raises:
         OSError: the file cannot be read; `FileNotFoundError` if it is missing.
     """
-    return _place(path).read_bytes(path)
+    return place_of(path).read_bytes(path)
 
 
 def read_file(path: str, admit: Admit | None = None, location: str = "") -> StoredFile:
@@ -245,7 +107,17 @@ def read_file(path: str, admit: Admit | None = None, location: str = "") -> Stor
     """
     if location:
         return ARCHIVES.read_member(path, location, admit)
-    return _place(path).read_file(path, admit)
+    return place_of(path).read_file(path, admit)
+
+
+def reading_order(paths: Sequence[str]) -> tuple[list[str], bool]:
+    """Returns paths of one place in the order in which they are read fastest.
+
+    Returns:
+        The paths, and whether they have to be read one after the other, as the members of a
+        compressed archive.
+    """
+    return ARCHIVES.reading_order(paths) if is_member(paths[0]) else (list(paths), False)
 
 
 def read_range(path: str, start: int, length: int) -> bytes:
@@ -259,7 +131,7 @@ def read_range(path: str, start: int, length: int) -> bytes:
     Raises:
         OSError: as `read_file`.
     """
-    return _place(path).read_range(path, start, length) if length > 0 else b""
+    return place_of(path).read_range(path, start, length) if length > 0 else b""
 
 
 def download(path: str, target: Path, tag: str = "") -> None:
@@ -273,7 +145,7 @@ def download(path: str, target: Path, tag: str = "") -> None:
     Raises:
         OSError: the file cannot be read, has changed, or does not match its checksum.
     """
-    _place(path).download(path, target, tag)
+    place_of(path).download(path, target, tag)
 
 
 class _Enough(Exception):
@@ -311,7 +183,7 @@ def write_whole(path: str, data: bytes, *, replace: bool = False) -> None:
         OtherContent: in a bucket, without `replace`: the object exists with other content.
         OSError: the file cannot be written. No partial file remains.
     """
-    _place(path).write_whole(path, data, replace=replace)
+    place_of(path).write_whole(path, data, replace=replace)
 
 
 def open_whole(path: str, *, replace: bool = False) -> AbstractContextManager[IO[bytes]]:
@@ -327,17 +199,17 @@ def open_whole(path: str, *, replace: bool = False) -> AbstractContextManager[IO
     Raises:
         OSError: as `write_whole`.
     """
-    return _place(path).open_whole(path, replace=replace)
+    return place_of(path).open_whole(path, replace=replace)
 
 
 def remove(path: str) -> None:
     """Removes a file; does nothing if it is missing."""
-    _place(path).remove(path)
+    place_of(path).remove(path)
 
 
 def why_not_writable(folder: str) -> str | None:
     """Returns why files cannot be written below `folder`, or None; writes nothing."""
     try:
-        return _place(folder).why_not_writable(folder)
+        return place_of(folder).why_not_writable(folder)
     except OSError as error:
         return str(error)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cxr_embed import file_types, members, storage
 from cxr_embed.errors import PlaceUnavailable, UsageError
-from cxr_embed.storage.places import ARCHIVES
+from cxr_embed.storage.addresses import ARCHIVES
 
 # Files that macOS adds: the other half of each file, in a folder of its own.
 _RESOURCE_FORKS = "__MACOSX/"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 
 import pytest
 
 from cxr_embed.cli import main as cli_main
+
+# Flags whose names do not show that they take a path.
+PATHS = ("inputs", "query", "html", "head", "predictions", "compare_to", "output")
 
 
 @pytest.mark.parametrize("verb", cli_main.VERBS)
@@ -31,3 +35,20 @@ class TestEveryVerb:
         assert cli_main.main([verb]) == 2  # the flags are fine, and something is missing
         assert logging.getLogger("pydicom").level == logging.ERROR
         capsys.readouterr()
+
+    def test_refuses_an_address_with_a_password_and_does_not_repeat_it(
+        self, verb: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_flags = importlib.import_module(cli_main.VERBS[verb][0]).make_flags
+        paths = [
+            name for name in make_flags()
+            if name.endswith(("_path", "_dir", "_csv", "_list")) or name in PATHS
+        ]  # fmt: skip
+        assert paths
+        for name in paths:
+            for address in ("s3://key:Geheim@bucket/x", "ftp://user:Geheim@host/x"):
+                assert cli_main.main([verb, f"--{name}={address}"]) == 2
+                message = capsys.readouterr().err
+                assert message.startswith(f"cxr-embed: --{name}: this ")
+                assert "Geheim" not in message
+                assert message.count("\n") == 1

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archive_files import write_archive
+from builders import make_dicom
 from running import Ran, arguments_of
 from written import mimic_path, values, write_output
 
@@ -54,6 +56,20 @@ def test_one_line_for_each_bad_one_and_exit_1(look: Any, output: Path) -> None:
     assert ran.status == 1
     assert "removed     2" in ran.out
     assert look(input_path=output).status == 0
+
+
+def test_inputs_may_be_in_archives_among_others(look: Any, tmp_path: Path) -> None:
+    images, output = tmp_path / "in", tmp_path / "out"
+    images.mkdir()
+    (images / "a.dcm").write_bytes(make_dicom())
+    write_archive(images / "b.tgz", {"b.dcm": make_dicom(), "c.dcm": make_dicom()})
+    write_output(output, [f"{images}/a.dcm", f"{images}/b.tgz!/b.dcm"], values(2))
+    ran = look(input_path=output, inputs=images, search_archives=True)
+    assert ran.out.splitlines()[0] == f"missing {images}/b.tgz!/c.dcm"
+    assert "problems    1" in ran.out
+    assert "unexpected b.tfrecord" in look(input_path=output, inputs=images).out
+    ran = look(input_path=output, search_archives=True)
+    assert (ran.status, ran.err) == (2, "cxr-embed: --search_archives needs --inputs\n")
 
 
 def test_many_notes_are_cut_short(look: Any, output: Path) -> None:

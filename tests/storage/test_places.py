@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from cxr_embed import storage
@@ -76,3 +80,50 @@ def test_an_address_has_to_name_a_bucket(path: str) -> None:
         storage.check_place(path, "--input_path")
     with pytest.raises(FileNotFoundError, match=r"names no (bucket|container)"):
         storage.read_file(path)
+
+
+def test_what_a_path_is() -> None:
+    kinds = {
+        "in/1.dcm": "disk", "/in/a.zip": "disk", "a.zip!/1.dcm": "member", "gs://b/x": "remote",
+        "s3://b/a.tar!/1.dcm": "member", "dicomweb+https://host/root": "remote",
+    }  # fmt: skip
+    for path, kind in kinds.items():
+        assert storage.is_on_disk(path) == (kind == "disk"), path
+        assert storage.is_member(path) == (kind == "member"), path
+        assert storage.holds_only_images(path) == path.startswith("dicomweb"), path
+
+
+def test_an_archive_is_a_file_with_the_name_of_one(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(b"x")
+    (tmp_path / "folder.zip").mkdir()
+    assert storage.is_archive(f"{tmp_path}/a.zip")
+    for name in ("folder.zip", "missing.zip", "a.zip!/1.dcm"):
+        assert not storage.is_archive(f"{tmp_path}/{name}")
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("botocore", "azure.storage", "azure.storage.blob"):
+    sys.modules[name] = None  # as if it were not installed
+import cxr_embed
+from cxr_embed import storage
+from cxr_embed.cli import main
+for path in ("s3://bucket/x", "az://bucket/x"):
+    for read in (storage.read_bytes, cxr_embed.load_embeddings, cxr_embed.read_radiograph):
+        try:
+            read(path)
+        except (cxr_embed.errors.PlaceUnavailable, cxr_embed.errors.UsageError) as error:
+            print(error)
+    print(main.main(["verify", "--input_path", path]))
+"""
+
+
+def test_a_missing_extra_is_named_before_anything_is_opened() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=True
+    )
+    for extra, scheme in (("s3", "s3"), ("azure", "az")):
+        words = f"{scheme}:// needs other packages: pip install 'cxr-embed[{extra}]'"
+        assert done.stdout.count(words) == 3
+        assert f"cxr-embed: --input_path {scheme}://bucket/x: {words}\n" in done.stderr
+    assert done.stdout.count("\n2\n") == 2
