@@ -56,7 +56,7 @@ def make_flags() -> flags.FlagValues:
         None,
         "a folder (searched recursively), one file or a glob, local or in a bucket (gs://, s3://, "
         "az://), an archive (.zip, .tar, .tar.gz, .tgz), or a DICOMweb store: "
-        "dicomweb+https://host/root[/studies/UID[/series/UID]], see docs/dicomweb.md",
+        "dicomweb+https://host/root[/studies/UID[/series/UID]], see docs/places.md",
     )
     text(
         "dicomweb_query", None,
@@ -195,7 +195,7 @@ def _require(values: flags.FlagValues) -> None:
     if bool(values.input_path) == bool(values.input_list):
         raise UsageError("pass one of --input_path and --input_list")
     if not values.output_path:
-        raise UsageError("--output_path is missing: a folder, or gs://bucket/prefix")
+        raise UsageError("--output_path is missing: a folder, or a prefix in a bucket")
     for name in ("input_path", "input_list", "output_path"):
         if values[name].value:
             storage.check_place(values[name].value, f"--{name}")

@@ -16,6 +16,7 @@ from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME, P
 from cxr_embed.embeddings.record_files import record_parts
 from cxr_embed.embeddings.tfrecord import shard_parts
 from cxr_embed.errors import UsageError
+from cxr_embed.storage.addresses import holds_only_images
 
 _SUFFIXES = (RECORD_SUFFIX, PARQUET_SUFFIX, NPZ_SUFFIX)
 
@@ -33,7 +34,7 @@ def place_of_embeddings(path: str) -> str:
         UsageError: the address is not valid, or its place holds only images.
     """
     storage.check_place(path, "the path")
-    if storage.holds_only_images(path):
+    if holds_only_images(path):
         raise UsageError(
             f"{path} holds images: name the output that has their embeddings, a folder, a bucket's "
             "prefix or an archive"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archive_files import KINDS, write_archive
 from buckets import BadLine, contents
 from builders import GRADIENT, make_dicom
 from running import Ran, command, run_here
@@ -111,6 +112,60 @@ def test_what_is_there_is_not_computed_again(store: Store, output: str, do: Any)
     assert do("run", f"--input_path={store.folder}/moved", *flags, "--moved_inputs").status == 0
 
 
+def test_an_outage_ends_the_run_and_is_no_fault_of_an_image(store: Store, do: Any) -> None:
+    class Outage(BadLine):
+        def decide(self, method: str, path: str) -> str:
+            if sum(".dcm" in path for path in self.paths) > COUNT // 3:
+                self.share = 1
+            return super().decide(method, path)
+
+    output = f"{store.folder}/outage"
+    flags = (f"--input_path={store.folder}/in", f"--output_path={output}", "--decode_threads=2")
+    flags += (f"--model_path={store.folder}/model",)
+    line = Outage(store.address, share=0, faults=("unavailable", "hung_up"))
+    with line.open() as address, store.spoken_to(address, retry_seconds=1):
+        ran = do("run", *flags)
+    assert ran.status == 3
+    assert f"{store.scheme}://bucket/" in ran.err
+    assert "gave up after 1 s" in ran.err
+    assert SECRET not in ran.err + ran.out
+    ran = do("run", *flags)
+    assert ran.status == 0, ran.err
+    assert "failed         0\n" in ran.out
+    assert sum(name.endswith(RECORD_SUFFIX) for name in contents(output)) == COUNT
+
+
+def test_archives_are_read_where_they_are(
+    store: Store, output: str, do: Any, tmp_path: Path
+) -> None:
+    for kind in KINDS:
+        files = {
+            f"s{number % 2}/{kind}-{number:02d}.dcm": make_dicom(np.roll(GRADIENT, 37 * number))
+            for number in range(3)
+        }
+        archive = write_archive(tmp_path / f"a.{kind}", files)
+        storage.write_whole(f"{store.folder}/archives/{archive.name}", archive.read_bytes())
+    flags = (
+        f"--input_path={store.folder}/archives", "--search_archives",
+        f"--output_path={store.folder}/unpacked", f"--model_path={store.folder}/model",
+    )  # fmt: skip
+    line = BadLine(store.address, share=0.05)
+    with line.open() as address, store.spoken_to(address):
+        ran = do("run", *flags)
+    assert ran.status == 0, ran.err
+    found = cxr_embed.load_embeddings(f"{store.folder}/unpacked")
+    expected = cxr_embed.load_embeddings(output)
+    assert len(found.ids) == 3 * len(KINDS)
+    for row, name in enumerate(found.ids):
+        same = expected.values[expected.ids.index(name[-2:])]
+        np.testing.assert_array_equal(found.values[row], same)
+    line = BadLine(store.address, share=0)
+    with line.open() as address, store.spoken_to(address):
+        assert do("run", *flags).status == 0
+    opened = [path for path in line.paths if "archives/a." in path]
+    assert len(opened) == len(KINDS), opened  # only their state was asked for
+
+
 def test_the_verbs_read_and_write_there(store: Store, output: str, do: Any) -> None:
     folder = store.folder
     assert len(cxr_embed.load_embeddings(output).ids) == COUNT
@@ -153,6 +208,12 @@ def test_heads_are_trained_and_applied_there(store: Store, output: str, do: Any)
     )  # fmt: skip
     assert ran.status == 0, ran.err
     assert len(storage.read_bytes(f"{folder}/predicted.csv").splitlines()) == COUNT + 1
+    ran = do(
+        "evaluate", f"--predictions={folder}/predicted.csv", f"--labels_csv={folder}/labels.csv",
+        f"--output_path={folder}/measured", "--num_bootstrap=0",
+    )  # fmt: skip
+    assert ran.status == 0, ran.err
+    assert any(name.endswith(".csv") for name in contents(f"{folder}/measured"))
 
 
 def test_a_killed_run_is_taken_up_again(

@@ -10,6 +10,7 @@ import pytest
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError
+from cxr_embed.storage.addresses import holds_only_images
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_what_a_path_is() -> None:
     for path, kind in kinds.items():
         assert storage.is_on_disk(path) == (kind == "disk"), path
         assert storage.is_member(path) == (kind == "member"), path
-        assert storage.holds_only_images(path) == path.startswith("dicomweb"), path
+        assert holds_only_images(path) == path.startswith("dicomweb"), path
 
 
 def test_an_archive_is_a_file_with_the_name_of_one(tmp_path: Path) -> None:
