@@ -138,7 +138,7 @@ def _estimate(
     rows: np.ndarray,
     settings: Settings,
 ) -> tuple[Estimate, Estimate, Estimate]:
-    """Returns agreement, chance and lift; the bootstrap draws patients, as queries and as neighbours."""
+    """Returns agreement, chance and lift; the bootstrap draws patients, queries and neighbours."""
     known = np.flatnonzero(~np.isnan(labels))
     names, patient_of = np.unique(groups[known], return_inverse=True)
     n_of = np.bincount(patient_of)

@@ -66,7 +66,7 @@ class TestListing:
         )  # fmt: skip
         paths, files, images, glob, one_folder = done.stdout.splitlines()
         assert paths == files == f"PermissionError [Errno 13] Permission denied: '{secret}'"
-        expected = f"UsageError --input_path cannot be listed: {secret}"
+        expected = f"Unreachable --input_path cannot be listed: {secret}"
         assert images == f"{expected}: Permission denied"
         assert glob.startswith(expected)
         assert one_folder == "found 1"  # a folder that the glob does not lead to
