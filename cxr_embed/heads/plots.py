@@ -49,7 +49,7 @@ class TrainingCurve:
 
 def training_curve(curve: TrainingCurve) -> bytes:
     """Draws loss and tune AUROC, one above the other."""
-    figure, (upper, lower) = _new(2, (6.4, 5.6))
+    figure, (upper, lower) = new_panels(2, (6.4, 5.6))
     marker = "o" if len(curve.x) < 30 else None
     for (name, values), style in zip(curve.loss.items(), _STYLES, strict=False):
         upper.plot(curve.x, values, style, color=_GREY, marker=marker, markersize=3.5, label=name)
@@ -70,12 +70,12 @@ def training_curve(curve: TrainingCurve) -> bytes:
         elif len(curve.x) < 2 or max(curve.x) <= 12:
             axes.set_xticks(list(curve.x))
     _legend(lower, len(curve.tune_auroc) + 1, "best")
-    return _png(figure)
+    return png(figure)
 
 
 def roc(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> bytes:
     """Draws ROC curves; heads that have one class only are left out."""
-    figure, axes = _new(1, _SIZE)
+    figure, axes = new_panels(1, _SIZE)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":")
     drawn = 0
     for name, ranking in _rankings(heads):
@@ -90,12 +90,12 @@ def roc(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> 
     axes.set_title(f"ROC, {title}")
     _square(axes)
     _legend(axes, drawn, "lower right", "AUROC")
-    return _png(figure)
+    return png(figure)
 
 
 def precision_recall(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> bytes:
     """Draws precision-recall curves, and each head's share of positives as a thin line."""
-    figure, axes = _new(1, _SIZE)
+    figure, axes = new_panels(1, _SIZE)
     drawn = 0
     for name, ranking in _rankings(heads):
         _, true, false = ranking.curve()
@@ -115,12 +115,12 @@ def precision_recall(heads: Mapping[str, Scored], title: str, bands: Bands | Non
     axes.set_title(f"Precision and recall, {title}")
     _square(axes)
     _legend(axes, drawn + 1, "best", "average precision")
-    return _png(figure)
+    return png(figure)
 
 
 def calibration(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> bytes:
     """Draws the share of positives against the probability, in bins of equally many images."""
-    figure, axes = _new(1, _SIZE)
+    figure, axes = new_panels(1, _SIZE)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":", label="perfect")
     drawn = 0
     for name, (labels, scores) in heads.items():
@@ -140,7 +140,7 @@ def calibration(heads: Mapping[str, Scored], title: str, bands: Bands | None = N
     axes.set_title(f"Calibration, {title}")
     _square(axes)
     _legend(axes, drawn + 1, "best", "Brier score")
-    return _png(figure)
+    return png(figure)
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def few_shot(heads: Mapping[str, Sequence[FewShotLine]]) -> bytes:
         axes.legend(frameon=False, loc="lower right")
     for axes in panels[len(heads) :]:
         axes.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def roc_band(labels: np.ndarray, scores: np.ndarray, resamples: Sequence[np.ndarray]) -> Any:
@@ -258,7 +258,8 @@ def _look(number: int) -> tuple[str, str]:
     return COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % len(_STYLES)]
 
 
-def _new(rows: int, size: tuple[float, float]) -> Any:
+def new_panels(rows: int, size: tuple[float, float]) -> Any:
+    """Returns a figure and its axes, one or several below each other; size in inches."""
     figure, grid = _new_grid(rows, 1, size)
     return figure, grid[0, 0] if rows == 1 else grid[:, 0]
 
@@ -299,7 +300,8 @@ def _legend(axes: Any, lines: int, place: str, title: str | None = None) -> None
     axes.legend(loc=place, title=title, framealpha=0.85, edgecolor="none")
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """Returns a figure as a file."""
     buffer = io.BytesIO()
     # No software name or date: the same figures give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})
