@@ -69,13 +69,15 @@ format: $(INSTALLED) ## rewrites the code in the house's format
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
-	$(INSTALL) '.[bench]'
+	$(INSTALL) '.[test,bench,convert,test-convert]'
 	PYTHONPATH=scripts $(BIN)/python benchmarks/reading.py --write
+	PYTHONPATH=scripts $(BIN)/python benchmarks/decoders.py --write
 	for name in pipeline_tax overlap originals_shape scale start_up worker record_writing; do PYTHONPATH=scripts $(BIN)/python benchmarks/$$name.py --write || exit 1; done
 	PYTHONPATH=scripts $(BIN)/python benchmarks/pipeline_tax.py --model reference --write
 	$(BIN)/python benchmarks/heads.py --part epoch --write
 	$(BIN)/python benchmarks/heads.py --part head --write
-	PYTHONPATH=scripts $(BIN)/python benchmarks/engines.py --write
+	for name in l2-475 l2-1280 b0-224; do PYTHONPATH=scripts $(BIN)/python benchmarks/engines.py --network $$name --write || exit 1; done
+	PYTHONPATH=scripts $(BIN)/python benchmarks/peers.py --write
 	$(BIN)/python benchmarks/reading_back.py --write
 
 docs: $(INSTALLED) ## builds the documentation as a site, in site/

@@ -69,7 +69,7 @@ def matrix_peak(rounds: int = 5) -> float:
         lambda: numbers @ numbers,
         lambda: tf.linalg.matmul(tensor, tensor).numpy(),
     ]
-    return 2 * _MATRIX**3 / min(_median(way, rounds) for way in ways)
+    return 2 * _MATRIX**3 / min(median_seconds(way, rounds) for way in ways)
 
 
 def memory_peak(rounds: int = 5) -> float:
@@ -77,10 +77,11 @@ def memory_peak(rounds: int = 5) -> float:
     import tensorflow as tf
 
     a, b = tf.Variable(tf.zeros(_WORDS)), tf.ones(_WORDS)
-    return 3 * 4 * _WORDS / _median(lambda: a.assign_add(b), rounds)
+    return 3 * 4 * _WORDS / median_seconds(lambda: a.assign_add(b), rounds)
 
 
-def _median(way: Callable[[], object], rounds: int) -> float:
+def median_seconds(way: Callable[[], object], rounds: int) -> float:
+    """Returns the median time of some calls, after one that does not count."""
     way()
     times = []
     for _ in range(rounds):
