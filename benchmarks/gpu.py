@@ -228,8 +228,8 @@ def table(network: Network, found: list[dict[str, Any]], peaks: tuple[Any, ...])
         "",
         f"An image takes {2 * asked.macs / 1e9:,.1f} GFLOP and moves "
         f"{4 * asked.floats / 1e9:.2f} GB in float32 if nothing is fused, half of it in half "
-        f"precision. Measured on this device: {single / 1e12:.2f} TFLOP/s in float32, {half / 1e12:.2f} in bfloat16, "
-        f"{memory / 1e9:,.0f} GB/s.",
+        f"precision. Measured on this device: {single / 1e12:.2f} TFLOP/s in float32, "
+        f"{half / 1e12:.2f} in bfloat16, {memory / 1e9:,.0f} GB/s.",
     ]
     return "\n".join(lines)
 
