@@ -177,7 +177,7 @@ def table(
         f"Medians of {len(found[first])} rounds, alternating, of whole processes, start included. "
         "Half of the radiographs are uncompressed and half JPEG 2000, 3056 x 2544 at 12 bits. "
         "Memory counts all processes of a way. Lines are those that a user writes. Only "
-        "cxr-embed says which images failed and why, writes whole files, and takes up a killed run.",
+        "cxr-embed says which images failed and why, writes whole files, and resumes a killed run.",
     ]
     return "\n".join(rows)
 
