@@ -138,11 +138,6 @@ class Archives(Place):
         """Reads a part of a member, which is read completely."""
         return self.read_bytes(path)[start : start + length]
 
-    def download(self, path: str, target: Path, tag: str) -> None:
-        """Copies a member to a local file."""
-        del tag
-        target.write_bytes(self.read_bytes(path))
-
     def read_member(self, path: str, location: str, admit: Admit | None = None) -> StoredFile:
         """Reads a member.
 

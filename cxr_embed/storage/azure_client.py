@@ -113,7 +113,7 @@ def as_oserror(path: str, error: Exception) -> OSError | None:
         return PlaceUnavailable(f"{path}: {error}")
     if not isinstance(error, exceptions.AzureError):
         return None
-    code = str(getattr(error, "error_code", "") or "")
+    code = code_of(error)
     status = getattr(error, "status_code", None)
     if isinstance(error, exceptions.ResourceNotFoundError):
         return FileNotFoundError(f"{path} does not exist")
@@ -132,11 +132,18 @@ def as_oserror(path: str, error: Exception) -> OSError | None:
     return PlaceUnavailable(f"{path}: {why(error)}")
 
 
+def code_of(error: BaseException | None) -> str:
+    """Returns the service's code of an error; empty if it is none of the service."""
+    code = getattr(error, "error_code", None)
+    # The client sets it only for requests that it has a method for.
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    return str(getattr(code, "value", code) or headers.get("x-ms-error-code") or "")
+
+
 def why(error: BaseException | None) -> str:
     """Returns the service's or the connection's error in one line, without credentials."""
     status = getattr(error, "status_code", None)
-    code = getattr(error, "error_code", None) or getattr(error, "reason", None)
     if status:
-        return one_line(f"{status} {getattr(code, 'value', code) or ''}")
+        return one_line(f"{status} {code_of(error) or getattr(error, 'reason', None) or ''}")
     text = re.sub(r"\?[^\s\"']*|(?<=//)[^/@\s]*@", "", str(error))  # signatures are in queries
     return one_line(text or type(error).__name__)

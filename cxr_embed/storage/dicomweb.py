@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from email.message import Message
-from pathlib import Path
 from typing import Any
 
 from cxr_embed.storage import dicomweb_address, dicomweb_client, dicomweb_listing
@@ -114,10 +113,6 @@ class DicomWeb(Place):
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Reads a part of an instance. The service has no such request: all of it is read."""
         return self.read_file(path, None).data[start : start + length]
-
-    def download(self, path: str, target: Path, tag: str) -> None:
-        """Copies an instance to a local file."""
-        target.write_bytes(self.read_file(path, None).data)
 
 
 def _get(address: Address, into: Arriving) -> None:

@@ -54,6 +54,6 @@ def gave_up(path: str, cause: BaseException | None, why: str) -> OSError:
         cause: the last error.
         why: its text.
     """
-    text = f"{path}: gave up after {settings().retry_seconds:.0f} s: {why}"
+    text = f"{path}: gave up after {settings().retry_seconds:g} s: {why}"
     # Wrong bytes are the fault of this file; everything else would happen to any file.
     return OSError(text) if isinstance(cause, Corrupt) else PlaceUnavailable(text)

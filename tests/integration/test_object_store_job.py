@@ -112,7 +112,7 @@ def test_what_is_there_is_not_computed_again(store: Store, output: str, do: Any)
     assert do("run", f"--input_path={store.folder}/moved", *flags, "--moved_inputs").status == 0
 
 
-def test_an_outage_ends_the_run_and_is_no_fault_of_an_image(store: Store, do: Any) -> None:
+def test_an_outage_ends_the_run_and_the_next_one_goes_on(store: Store, do: Any) -> None:
     class Outage(BadLine):
         def decide(self, method: str, path: str) -> str:
             if sum(".dcm" in path for path in self.paths) > COUNT // 3:

@@ -208,16 +208,16 @@ def test_racing_writers_leave_one_whole_object(store: Store) -> None:
 def test_a_service_that_stays_away_is_given_up_with_the_path_named(store: Store) -> None:
     path = f"{store.folder}/x"
     line = BadLine(store.address, share=1.0, faults=("unavailable", "too_many", "hung_up"))
-    with line.open() as address, store.spoken_to(address, retry_seconds=1):
+    with line.open() as address, store.spoken_to(address, retry_seconds=0.3):
         for act in (
             storage.read_bytes, storage.exists, storage.size, lambda p: list(storage.list_files(p)),
             lambda p: storage.write_whole(p, b"x"), storage.remove,
         ):  # fmt: skip
-            with pytest.raises(PlaceUnavailable, match=f"{path}: gave up after 1 s"):
+            with pytest.raises(PlaceUnavailable, match=f"{path}: gave up after 0.3 s"):
                 act(path)
-    assert 12 <= sum(line.requests.values()) < 60
+    assert 9 <= sum(line.requests.values()) < 60
     with (
-        store.spoken_to("http://127.0.0.1:9", retry_seconds=1),
+        store.spoken_to("http://127.0.0.1:9", retry_seconds=0.3),
         pytest.raises(PlaceUnavailable, match=f"{path}: gave up"),
     ):
         storage.read_bytes(path)

@@ -69,7 +69,7 @@ def page_of(names: list[str], token: str) -> bytes:
 @pytest.mark.parametrize(
     ("status", "code", "kind", "says"),
     [
-        (503, "SlowDown", PlaceUnavailable, "gave up after 1 s: 503 SlowDown"),
+        (503, "SlowDown", PlaceUnavailable, "gave up after 0.2 s: 503 SlowDown"),
         (429, "TooManyRequests", PlaceUnavailable, "gave up"),
         (500, "InternalError", PlaceUnavailable, "gave up"),
         (400, "RequestTimeout", PlaceUnavailable, "gave up"),
@@ -81,7 +81,7 @@ def page_of(names: list[str], token: str) -> bytes:
     ],
 )  # fmt: skip
 def test_what_each_refusal_is(status: int, code: str, kind: type[OSError], says: str) -> None:
-    with serving(answering(status, error_of(code))) as address, s3_spoken_to(address, 1):
+    with serving(answering(status, error_of(code))) as address, s3_spoken_to(address, 0.2):
         for act in (
             storage.read_file, lambda path: storage.write_whole(path, b"x"),
             lambda path: list(storage.list_files(path)),
@@ -97,7 +97,7 @@ def test_a_listing_that_breaks_off_half_way_is_no_smaller_one(status: int, code:
     for path in ("s3://bucket/in", "s3://bucket/in/*.dcm"):
         with (
             serving(answering(status, error_of(code), pages=2)) as address,
-            s3_spoken_to(address, 1),
+            s3_spoken_to(address, 0.2),
             pytest.raises(UsageError, match="--input_path cannot be listed: s3://bucket/in"),
         ):
             sources.find_images(path)
@@ -111,7 +111,7 @@ def test_a_listing_that_breaks_off_half_way_is_no_smaller_one(status: int, code:
     ],
 )  # fmt: skip
 def test_a_wrong_checksum_is_an_error_of_this_object(headers: dict[str, str]) -> None:
-    with serving(answering(200, b"data", headers)) as address, s3_spoken_to(address, 1):
+    with serving(answering(200, b"data", headers)) as address, s3_spoken_to(address, 0.2):
         with pytest.raises(OSError, match=f"{PATH}: gave up .*hecksum") as raised:
             storage.read_file(PATH)
         assert not isinstance(raised.value, PlaceUnavailable)
@@ -127,7 +127,7 @@ def test_a_wrong_checksum_is_an_error_of_this_object(headers: dict[str, str]) ->
     ],
 )
 def test_an_entity_tag_is_not_always_a_checksum(headers: dict[str, str]) -> None:
-    with serving(answering(200, b"data", headers)) as address, s3_spoken_to(address, 1):
+    with serving(answering(200, b"data", headers)) as address, s3_spoken_to(address, 0.2):
         assert storage.read_bytes(PATH) == b"data"
 
 
@@ -135,22 +135,22 @@ def test_without_credentials_a_private_bucket_says_how_to_sign_in() -> None:
     nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
     with (
         serving(answering(403, error_of("AccessDenied"))) as address,
-        s3_spoken_to(address, 1, **nobody),
+        s3_spoken_to(address, 0.2, **nobody),
         pytest.raises(PlaceUnavailable, match=r"no AWS credentials here.*set AWS_PROFILE"),
     ):
         storage.read_file(PATH)
-    with serving(answering(200, b"data")) as address, s3_spoken_to(address, 1, **nobody):
+    with serving(answering(200, b"data")) as address, s3_spoken_to(address, 0.2, **nobody):
         assert storage.read_bytes(PATH) == b"data"
 
 
 def test_a_profile_that_is_not_there_is_named() -> None:
     with (
-        s3_spoken_to("http://127.0.0.1:9", 1, AWS_PROFILE="ward"),
+        s3_spoken_to("http://127.0.0.1:9", 0.2, AWS_PROFILE="ward"),
         pytest.raises(PlaceUnavailable, match=r"s3://bucket/x: .*\(ward\).*AWS_PROFILE"),
     ):
         storage.read_file(PATH)
     with (
-        s3_spoken_to("127.0.0.1", 1),
+        s3_spoken_to("127.0.0.1", 0.2),
         pytest.raises(PlaceUnavailable, match="AWS_ENDPOINT_URL is no address"),
     ):
         storage.read_file(PATH)
@@ -158,7 +158,7 @@ def test_a_profile_that_is_not_there_is_named() -> None:
 
 def test_credentials_in_the_endpoints_address_are_not_shown() -> None:
     with (
-        s3_spoken_to(f"http://user:{SECRET}@127.0.0.1:9", 1),
+        s3_spoken_to(f"http://user:{SECRET}@127.0.0.1:9", 0.2),
         pytest.raises(PlaceUnavailable) as raised,
     ):
         storage.read_file(PATH)
@@ -247,7 +247,7 @@ def test_a_store_without_preconditions_is_written_without_them() -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    with serving(Old) as address, s3_spoken_to(address, 1):
+    with serving(Old) as address, s3_spoken_to(address, 0.2):
         storage.write_whole(PATH, b"x")
     assert seen == ["*", None]
 
@@ -272,7 +272,7 @@ def test_an_upload_has_a_checksum_that_the_store_takes(calculation: str, header:
 
     with (
         serving(Keeping) as address,
-        s3_spoken_to(address, 1, AWS_REQUEST_CHECKSUM_CALCULATION=calculation),
+        s3_spoken_to(address, 0.2, AWS_REQUEST_CHECKSUM_CALCULATION=calculation),
     ):
         storage.write_whole(PATH, b"x")
     assert seen[0](header)
