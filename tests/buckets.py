@@ -84,6 +84,11 @@ class QuietHandler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
+    def handle_expect_100(self) -> bool:
+        answered = super().handle_expect_100()
+        self.wfile.flush()  # otherwise clients of S3 wait for a second before each upload
+        return answered
+
 
 class _QuietServer(ThreadingHTTPServer):
     daemon_threads = True

@@ -123,11 +123,11 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(store: Store, do: Any) 
     flags = (f"--input_path={store.folder}/in", f"--output_path={output}", "--decode_threads=2")
     flags += (f"--model_path={store.folder}/model",)
     line = Outage(store.address, share=0, faults=("unavailable", "hung_up"))
-    with line.open() as address, store.spoken_to(address, retry_seconds=1):
+    with line.open() as address, store.spoken_to(address, retry_seconds=0.3):
         ran = do("run", *flags)
     assert ran.status == 3
     assert f"{store.scheme}://bucket/" in ran.err
-    assert "gave up after 1 s" in ran.err
+    assert "gave up after 0.3 s" in ran.err
     assert SECRET not in ran.err + ran.out
     ran = do("run", *flags)
     assert ran.status == 0, ran.err
