@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import head_flags
 from cxr_embed.errors import UsageError
 
+if TYPE_CHECKING:
+    from cxr_embed.heads.saved import SavedHead
+
 USAGE = """\
 Applies a head that `cxr-embed train` has made to embeddings, and writes a table of probabilities.
 
-  cxr-embed predict --head DIR --input_path EMBEDDINGS --output_path FILE.csv
+  cxr-embed predict --head DIR --input_path EMBEDDINGS --output_path FILE.csv [--sensitivity 0.95]
 
 Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+
+RATES = ("sensitivity", "specificity")
 
 
 def make_flags() -> flags.FlagValues:
@@ -30,6 +37,11 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "output_path", None, "the .csv to write, local or in a bucket", flag_values=values
     )
+    for rate in RATES:
+        flags.DEFINE_float(
+            rate, None, f"also write classes, at least at this {rate} on the tune split: 0 to 1",
+            lower_bound=0.0, upper_bound=1.0, flag_values=values,
+        )  # fmt: skip
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
     flags.DEFINE_boolean(
         "allow_other_embeddings", False,
@@ -61,11 +73,33 @@ def main(arguments: list[str]) -> int:
 
     log = terminal.Log()
     head = saved.read_head(values.head)
+    thresholds = _thresholds(values, head)
+    for name, threshold in thresholds.items():
+        log(f"{name}: positive from a probability of {threshold:.4f}")
     embeddings = mapped.open_embeddings(source, log)
     predictions = applying.apply(
         values.head, head, embeddings, allow_others=values.allow_other_embeddings, log=log
     )
+    predictions.thresholds.update(thresholds)
     folder, _, name = output.rpartition("/")
     saved.write_files(folder or ".", {name: predictions.to_csv()})
     print(f"{output} holds {', '.join(head.heads)} for {len(predictions)} images")
     return 0
+
+
+def _thresholds(values: flags.FlagValues, head: SavedHead) -> dict[str, float]:
+    """Returns the threshold of each head, or none if no rate was asked for."""
+    from cxr_embed.heads import operating_points
+
+    asked = [rate for rate in RATES if values[rate].value is not None]
+    if not asked:
+        return {}
+    if len(asked) > 1:
+        raise UsageError("pass one of --sensitivity and --specificity")
+    if not head.thresholds:
+        raise UsageError(
+            f"--{asked[0]}: {values.head} was trained by an earlier version and carries no "
+            "thresholds: train it again"
+        )
+    rule = operating_points.Rule(asked[0], values[asked[0]].value)
+    return {name: operating_points.look_up(head.thresholds[name], rule) for name in head.heads}

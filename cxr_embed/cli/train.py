@@ -39,7 +39,7 @@ def make_flags() -> flags.FlagValues:
     head_flags.define_embeddings(values)
     flags.DEFINE_string(
         "hidden_layer_sizes", "512,256",
-        "units of the hidden layers; empty makes a linear probe, solved as logistic regression",
+        "units of the hidden layers; empty makes a linear probe, the linear part alone",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -47,14 +47,21 @@ def make_flags() -> flags.FlagValues:
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "patience", 10, "stop after so many epochs without a better AUROC on the tune split",
+        "patience", 10, "stop after so many epochs without a lower loss on the tune split",
         lower_bound=1, flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_integer("batch_size", 512, "images a step", lower_bound=2, flag_values=values)
+    flags.DEFINE_integer(
+        "batch_size", 0, "images a step; 0 is a sixteenth of the training images, from 16 to 512",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_float("learning_rate", 0.001, "Adam's", lower_bound=0.0, flag_values=values)
     flags.DEFINE_enum(
         "class_weights", "none", ["none", "balanced"],
         "balanced: both classes of a head weigh the same, which spoils the calibration",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "calibrate", True, "scale and shift the logits to fit the tune split; changes no AUROC",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -106,12 +113,14 @@ def main(arguments: list[str]) -> int:
 def _settings(values: flags.FlagValues) -> NetworkSettings:
     if not values.learning_rate:
         raise UsageError("--learning_rate must be above 0")
+    if values.batch_size == 1:
+        raise UsageError("--batch_size 1: batch norm needs 2 images or more")
     from cxr_embed.heads.network import NetworkSettings
 
     return NetworkSettings(
         head_flags.layer_sizes(values), values.num_epochs, values.batch_size,
         values.learning_rate, values.patience,
-        values.seed, values.class_weights,
+        values.seed, values.class_weights, calibrate=values.calibrate,
     )  # fmt: skip
 
 

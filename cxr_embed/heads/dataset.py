@@ -49,6 +49,11 @@ class Labelled:
         """Returns the places of a split's images that have a label of some head."""
         return np.flatnonzero((self.splits == split) & ~np.isnan(self.labels).all(axis=1))
 
+    def part(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns rows (n,) and labels (n, heads) of a split's images that have a label."""
+        at = self.of_split(split)
+        return self.rows[at], self.labels[at]
+
 
 def join(
     embeddings: MappedEmbeddings, table: LabelTable, *, allow_shared_patients: bool = False

@@ -202,11 +202,8 @@ class _Task:
     def _linear(self, rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
         values = linear.scaled(self._embeddings.take(rows), self._standardisation)
         line, _ = linear.solve(values, labels, linear.DEFAULT_C, "none")
-        # Embeddings are scaled by folding the scale into the weights: the test split may be large.
-        scale = self._standardisation.deviation * np.sqrt(self._embeddings.size)
-        weights = line.weights / scale
-        shift = float(self._standardisation.mean @ weights)
-        parts = [block @ weights - shift for block in self._embeddings.blocks(self._test_rows)]
+        blocks = self._embeddings.blocks(self._test_rows)
+        parts = [linear.scaled(block, self._standardisation) @ line.weights for block in blocks]
         return np.concatenate(parts)
 
     def _network(self) -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
@@ -214,7 +211,7 @@ class _Task:
         options = self._options
         settings = NetworkSettings(
             options.hidden_layer_sizes, batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
+            learning_rate=options.learning_rate, dropout=0.0,
         )  # fmt: skip
         trainer = fitting.StepTrainer(self._embeddings, self._standardisation, settings)
 

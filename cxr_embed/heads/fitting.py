@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.heads import metrics
+from cxr_embed.heads.calibration import calibrate
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import (
     NetworkSettings,
@@ -17,7 +18,6 @@ from cxr_embed.heads.network import (
     build,
     import_keras,
     masked_loss,
-    mean_loss,
     predictor,
     standardisation_of,
 )
@@ -28,7 +28,7 @@ _BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class Epoch:
-    """The metrics of one epoch."""
+    """The metrics of one epoch; `tune_loss` is the one after calibration."""
 
     number: int
     loss: float
@@ -61,14 +61,27 @@ def mean_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
+def mean_calibrated_loss(labels: np.ndarray, logits: np.ndarray, class_weights: str) -> float:
+    """Returns the mean over the heads of the loss after calibration."""
+    losses = [
+        calibrate(column, scores, class_weights)[1]
+        for column, scores in zip(labels.T, logits.T, strict=True)
+    ]
+    return float(np.mean(losses))
+
+
 def fit(
     embeddings: MappedEmbeddings,
     train: tuple[np.ndarray, np.ndarray],
     tune: tuple[np.ndarray, np.ndarray],
     settings: NetworkSettings,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
+    *,
+    standardisation: Standardisation | None = None,
 ) -> tuple[Any, History]:
-    """Trains a network and keeps the epoch whose AUROC on the tune split is best.
+    """Trains a network and keeps the epoch whose loss on the tune split is lowest.
+
+    That loss is the one after calibration (see `calibration`), the mean over the heads.
 
     Args:
         embeddings: the embeddings.
@@ -76,16 +89,17 @@ def fit(
         tune: likewise of the tune split.
         settings: of the training.
         on_epoch: is called after each epoch.
+        standardisation: of the embeddings; None computes it from the training split.
 
     Returns:
-        The Keras model that gives probabilities, and its history.
+        The Keras model that gives probabilities, its linear part still zero, and its history.
     """
     keras = import_keras()
     keras.utils.set_random_seed(settings.seed)
     rows, labels = train
     model, logits = build(
         embeddings.size, labels.shape[1], settings.hidden_layer_sizes,
-        standardisation_of(embeddings, rows),
+        standardisation or standardisation_of(embeddings, rows), settings.dropout,
     )  # fmt: skip
     logits.compile(
         optimizer=fused_adam(keras, settings.learning_rate),
@@ -94,10 +108,12 @@ def fit(
     )
     tuning, history = _tuning_callback(keras, embeddings, tune, settings.class_weights, on_epoch)
     stopping = keras.callbacks.EarlyStopping(
-        "tune_auroc", mode="max", patience=settings.patience, restore_best_weights=True
+        "tune_loss", mode="min", patience=settings.patience, restore_best_weights=True
     )
     logits.fit(
-        _batches(embeddings.values, rows, labels, settings.batch_size, settings.seed),
+        _batches(
+            embeddings.values, rows, labels, settings.images_per_step(len(rows)), settings.seed
+        ),
         epochs=settings.num_epochs, shuffle=False, verbose=0, callbacks=[tuning, stopping],
     )  # fmt: skip
     embeddings.release()
@@ -134,9 +150,10 @@ def _tuning_callback(
     class_weights: str,
     on_epoch: Callable[[Epoch], None],
 ) -> tuple[Any, History]:
-    """Returns a callback that adds the exact AUROC on the tune split to an epoch's figures.
+    """Returns a callback that adds the loss on the tune split to an epoch's figures.
 
-    Keras's own AUC is an approximation by 200 thresholds. The history fills as training goes on.
+    The history fills as training goes on. Its AUROC is exact; Keras's own is an approximation by
+    200 thresholds.
     """
     history = History()
 
@@ -144,20 +161,20 @@ def _tuning_callback(
         def on_train_begin(self, logs: Any = None) -> None:
             self.predict = predictor(self.model, embeddings)
             self.started = time.perf_counter()
-            self.best = -np.inf
+            self.best = np.inf
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             figures = logs if logs is not None else {}
             scores = self.predict(tune[0])
             value = mean_auroc(tune[1], scores)
-            tune_loss = mean_loss(tune[1], scores, class_weights)
-            figures["tune_auroc"] = value
+            tune_loss = mean_calibrated_loss(tune[1], scores, class_weights)
+            figures["tune_loss"] = tune_loss
             seconds = time.perf_counter() - self.started
             done = Epoch(
                 epoch + 1, float(figures["loss"]), tune_loss, value, seconds,
-                value > self.best,
+                tune_loss < self.best,
             )  # fmt: skip
-            self.best = max(self.best, value)
+            self.best = min(self.best, tune_loss)
             history.epochs.append(done)
             on_epoch(done)
             self.started = time.perf_counter()
@@ -175,7 +192,7 @@ def _batches(
     """
     tf = import_tensorflow()
     rng = np.random.default_rng(seed)
-    size = min(batch_size, len(rows))
+    size = batch_size
     steps = len(rows) // size
 
     def make() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -211,7 +228,9 @@ class StepTrainer:
         settings: NetworkSettings,
     ) -> None:
         self._embeddings, self._settings = embeddings, settings
-        _, self._logits = build(embeddings.size, 1, settings.hidden_layer_sizes, standardisation)
+        _, self._logits = build(
+            embeddings.size, 1, settings.hidden_layer_sizes, standardisation, settings.dropout
+        )
         self._optimizer = fused_adam(import_keras(), settings.learning_rate)
         self._optimizer.build(self._logits.trainable_variables)
         self._fresh_weights = self._logits.get_weights()

@@ -1,14 +1,14 @@
-"""The head as a Keras model, and its training.
+"""The head as a Keras model.
 
 The saved model takes plain embeddings, float32 (n, d), and gives probabilities, (n, heads):
-standardisation is inside.
+standardisation is inside. Its logit is the sum of a linear part and of a network.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,13 @@ import numpy as np
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
+# Standardised floats are limited to so many standard deviations: rare extreme values would decide
+# both parts of a head.
+LIMIT = 5.0
+
 _PREDICT_ROWS = 4096
-_BATCHES_AHEAD = 2
+_STEPS_PER_EPOCH = 16
+_BATCH_SIZES = (16, 512)
 
 
 @dataclass(frozen=True)
@@ -27,28 +32,66 @@ class NetworkSettings:
     Attributes:
         hidden_layer_sizes: units of each hidden layer.
         num_epochs: the largest number of epochs.
-        batch_size: images per step.
+        batch_size: images per step; 0 chooses it by the number of images.
         learning_rate: Adam's.
-        patience: training stops after this many epochs without a better tune AUROC.
+        patience: training stops after this many epochs without a lower loss on the tune split.
         seed: of the weights and of the order of the images.
         class_weights: `none`, or `balanced`: both classes of a head have the same total weight.
+        dropout: share of each hidden layer's units that a step leaves out.
+        calibrate: scale and shift the logits to fit the tune split.
     """
 
     hidden_layer_sizes: tuple[int, ...] = (512, 256)
     num_epochs: int = 100
-    batch_size: int = 512
+    batch_size: int = 0
     learning_rate: float = 1e-3
     patience: int = 10
     seed: int = 0
     class_weights: str = "none"
+    dropout: float = 0.5
+    calibrate: bool = True
+
+    def images_per_step(self, images: int) -> int:
+        """Returns the batch size for a number of training images.
+
+        Small sets get small batches, so that an epoch has about 16 steps.
+        """
+        if self.batch_size:
+            return min(self.batch_size, images)
+        least, most = _BATCH_SIZES
+        power = 2 ** round(np.log2(max(images, 1) / _STEPS_PER_EPOCH))
+        return int(min(max(power, least), most, images))
 
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Mean and standard deviation of each float of an embedding, float64 (d,)."""
+    """How embeddings are scaled: minus the mean, by the deviation, limited, times the factor.
+
+    Attributes:
+        mean: float64 (d,), of each float of an embedding.
+        deviation: float64 (d,); 1 where a float never varies.
+        factor: float64 (d,); 1, or see `in_own_proportions`; 0 where a float never varies.
+    """
 
     mean: np.ndarray
     deviation: np.ndarray
+    factor: np.ndarray
+
+    def in_own_proportions(self) -> Standardisation:
+        """Returns the scaling that keeps the floats' deviations relative to each other.
+
+        Equal deviations would amplify floats that hold little but noise.
+        """
+        deviation = self.deviation * self.factor
+        return replace(self, factor=deviation / (np.sqrt(np.mean(deviation**2)) or 1.0))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Returns scaled embeddings, (n, d), in the precision of `values`."""
+        kind = values.dtype
+        scaled = (values - self.mean.astype(kind)) / self.deviation.astype(kind)
+        np.clip(scaled, -LIMIT, LIMIT, out=scaled)
+        scaled *= self.factor.astype(kind)
+        return scaled
 
 
 def import_keras() -> Any:
@@ -64,7 +107,7 @@ def import_keras() -> Any:
 
 
 def standardisation_of(embeddings: MappedEmbeddings, rows: np.ndarray) -> Standardisation:
-    """Returns mean and deviation over some rows. A float that never varies has deviation 1."""
+    """Returns mean and deviation over some rows."""
     total = np.zeros(embeddings.size)
     shift = embeddings.values[rows[0]].astype(np.float64)  # keeps the squares small
     squares = np.zeros(embeddings.size)
@@ -77,32 +120,51 @@ def standardisation_of(embeddings: MappedEmbeddings, rows: np.ndarray) -> Standa
     variance = np.maximum(squares / len(rows) - mean**2, 0)
     scale = np.maximum(np.abs(shift + mean), 1e-12)
     varies = variance > (1e-6 * scale) ** 2
-    return Standardisation(shift + mean, np.where(varies, np.sqrt(variance), 1.0))
+    deviation = np.where(varies, np.sqrt(variance), 1.0)
+    return Standardisation(shift + mean, deviation, varies.astype(np.float64))
 
 
 def build(
-    size: int, heads: int, hidden_layer_sizes: Sequence[int], standardisation: Standardisation
+    size: int,
+    heads: int,
+    hidden_layer_sizes: Sequence[int],
+    standardisation: Standardisation,
+    dropout: float = 0.0,
 ) -> tuple[Any, Any]:
     """Returns two Keras models over the same layers: probabilities, and their logits.
+
+    A logit is the output of the layer `linear` plus, with hidden layers, that of the layer
+    `network`. `linear` starts at zero and is not trained by gradients: `linear.solve` is exact.
 
     Args:
         size: floats in an embedding.
         heads: outputs.
-        hidden_layer_sizes: units of each hidden layer: dense, batch norm, ReLU. None of them makes
-            a linear model.
+        hidden_layer_sizes: units of each hidden layer: dense, batch norm, ReLU, dropout. None of
+            them makes a linear model.
         standardisation: of the embeddings.
+        dropout: share of a hidden layer's units that a step leaves out.
     """
     keras = import_keras()
     embedding = keras.Input((size,), name="embedding")
     x = keras.layers.Normalization(
         mean=standardisation.mean, variance=standardisation.deviation**2, name="standardise"
     )(embedding)
+    x = keras.ops.clip(x, -LIMIT, LIMIT)
+    if np.any(standardisation.factor != 1):
+        x = keras.layers.Rescaling(standardisation.factor.tolist(), name="proportions")(x)
+    logits = keras.layers.Dense(
+        heads, kernel_initializer="zeros", trainable=False, name="linear"
+    )(x)  # fmt: skip
     for number, units in enumerate(hidden_layer_sizes, 1):
         # Batch norm's own offset makes a bias before it superfluous.
         x = keras.layers.Dense(units, use_bias=False, name=f"hidden_{number}")(x)
         x = keras.layers.BatchNormalization(momentum=0.9, name=f"batch_norm_{number}")(x)
         x = keras.layers.ReLU(name=f"relu_{number}")(x)
-    logits = keras.layers.Dense(heads, name="logits")(x)
+        if dropout:
+            x = keras.layers.Dropout(dropout, name=f"dropout_{number}")(x)
+    if hidden_layer_sizes:
+        network = keras.layers.Dense(heads, name="network")(x)
+        logits = keras.layers.Add(name="logits")([logits, network])
     probabilities = keras.layers.Activation("sigmoid", name="probabilities")(logits)
     return keras.Model(embedding, probabilities, name="head"), keras.Model(embedding, logits)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from cxr_embed.errors import UsageError
 from cxr_embed.heads.metrics import Ranking
 
 DEFAULT_RULES = ("youden", "sensitivity=0.9", "specificity=0.9")
+# Shares for which a saved head carries thresholds, as they are written in head.json.
+SAVED_SHARES = tuple(f"{percent / 100:g}" for percent in (*range(1, 100), 99.5, 99.9, 100))
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
@@ -75,6 +78,42 @@ def choose_threshold(rule: Rule, labels: np.ndarray, scores: np.ndarray) -> floa
         return float(thresholds[np.argmax(sensitivity >= rule.value - 1e-12)])
     enough = np.flatnonzero(specificity >= rule.value - 1e-12)
     return float(thresholds[enough[-1]]) if len(enough) else float("inf")
+
+
+def tabulate(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """Returns the thresholds that a saved head carries, ready for JSON.
+
+    Args:
+        labels: (n,), 0 or 1, of both classes, of the tune split.
+        scores: (n,), probabilities.
+
+    Returns:
+        `youden`, and by share, as in SAVED_SHARES, those of `sensitivity` and `specificity`; null
+        where only calling nothing positive is specific enough.
+    """
+    found: dict[str, Any] = {"youden": choose_threshold(Rule("youden"), labels, scores)}
+    for kind in ("sensitivity", "specificity"):
+        chosen = {
+            share: choose_threshold(Rule(kind, float(share)), labels, scores)
+            for share in SAVED_SHARES
+        }
+        found[kind] = {share: t if np.isfinite(t) else None for share, t in chosen.items()}
+    return found
+
+
+def look_up(table: dict[str, Any], rule: Rule) -> float:
+    """Returns a rule's threshold from a saved head's table.
+
+    A share between two of the table gets the threshold of the higher one: at least what was asked
+    for is reached on the tune split.
+    """
+    if rule.kind == "threshold":
+        return rule.value
+    if rule.kind == "youden":
+        return float(table["youden"])
+    by_share = table[rule.kind]
+    share = min((one for one in by_share if float(one) >= rule.value - 1e-12), key=float)
+    return float("inf") if by_share[share] is None else float(by_share[share])
 
 
 def rates(

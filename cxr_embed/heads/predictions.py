@@ -7,6 +7,7 @@
 | `group` | a number: the same for all images of a patient; it does not identify the patient |
 | `<head>_label` | 1, 0, or empty; absent where no labels were given |
 | `<head>_probability` | 0..1 |
+| `<head>_class` | 1 from the threshold on, else 0; absent without one |
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Predictions:
         splits: the split of each image; empty where it is unknown.
         groups: int64 (n,), the patient of each image.
         extras: further columns, as text, for subgroups; they are not written.
+        thresholds: by head, the probability from which on an image counts as positive.
     """
 
     heads: tuple[str, ...]
@@ -51,6 +53,7 @@ class Predictions:
     splits: np.ndarray
     groups: np.ndarray
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,6 +84,10 @@ class Predictions:
                 columns.append([_LABEL_TEXT.get(v, "") for v in self.labels[:, number].tolist()])
             header.append(saved.probability_column(head))
             columns.append([saved.probability_text(v) for v in self.probabilities[:, number]])
+            if head in self.thresholds:
+                header.append(saved.class_column(head))
+                positive = self.probabilities[:, number] >= self.thresholds[head]
+                columns.append(positive.astype(int).tolist())
         return saved.csv_bytes(header, zip(*columns, strict=True))
 
 

@@ -3,7 +3,8 @@
 | file | content |
 | --- | --- |
 | `model.keras` | embeddings, float32 (n, d), in; probabilities, (n, heads), out |
-| `head.json` | names of the heads, size and fingerprint of the embeddings, how it was trained |
+| `head.json` | names of the heads, size and fingerprint of the embeddings, how it was trained, \
+calibration, thresholds |
 
 `head.json` is written last and removed first, so that a folder which has it is whole.
 """
@@ -15,7 +16,7 @@ import io
 import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class SavedHead:
         embedding_fingerprint: how the embeddings that it was trained on were made, if known.
         training: how it was trained, for documentation only.
         command: the command line that made it.
+        calibration: for each head `slope` and `offset`, which the model's logits include; empty
+            without calibration.
+        thresholds: for each head the table of `operating_points.tabulate`, from the tune split;
+            empty in heads of earlier versions.
     """
 
     heads: tuple[str, ...]
@@ -50,6 +55,8 @@ class SavedHead:
     embedding_fingerprint: Fingerprint | None
     training: dict[str, Any]
     command: str
+    calibration: dict[str, dict[str, float]] = field(default_factory=dict)
+    thresholds: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Returns the file's content."""
@@ -60,6 +67,8 @@ class SavedHead:
             "embedding_fingerprint": self.embedding_fingerprint,
             "training": self.training,
             "command": self.command,
+            "calibration": self.calibration,
+            "thresholds": self.thresholds,
         }
         return to_json(content)
 
@@ -138,6 +147,7 @@ def read_head(folder: str) -> SavedHead:
         return SavedHead(
             tuple(content["heads"]), int(content["embedding_size"]),
             content["embedding_fingerprint"], content["training"], content["command"],
+            content.get("calibration", {}), content.get("thresholds", {}),
         )  # fmt: skip
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
@@ -230,6 +240,11 @@ def label_column(head: str) -> str:
 def probability_column(head: str) -> str:
     """Returns the column of predictions.csv that holds a head's probabilities."""
     return f"{head}_probability"
+
+
+def class_column(head: str) -> str:
+    """Returns the column of predictions.csv that holds a head's classes."""
+    return f"{head}_class"
 
 
 def probability_text(value: float) -> str:

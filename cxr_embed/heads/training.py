@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.heads import dataset, fitting, linear, metrics, network, plots, saved
+from cxr_embed.heads import dataset, metrics, network, operating_points, plots, saved
+from cxr_embed.heads.both_parts import TrainedHead, train_head
 from cxr_embed.heads.dataset import Labelled
 from cxr_embed.heads.intervals import number
 from cxr_embed.heads.labels import LabelTable
@@ -20,7 +21,6 @@ from cxr_embed.heads.predictions import Predictions
 
 UNMATCHED_NAME = "unmatched_labels.csv"
 
-_LOG_EVERY_SECONDS = 10.0
 _PACKAGES = ("cxr-embed", "tensorflow", "keras", "scikit-learn", "numpy")
 
 Log = Callable[[str], None]
@@ -42,21 +42,6 @@ class Splits:
     def judged(self) -> str:
         """The split that the plots show: the test split, or else the tune split."""
         return self.test or self.tune
-
-
-@dataclass
-class TrainedHead:
-    """A trained head and the course of its training.
-
-    Attributes:
-        model: Keras, embeddings to probabilities.
-        curve: loss and AUROC for each epoch, or for each strength of the penalty.
-        training: for `head.json`.
-    """
-
-    model: Any
-    curve: plots.TrainingCurve
-    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -103,8 +88,8 @@ def train(
     for split in (splits.train, splits.tune):
         dataset.check_both_classes(labelled, split)
     started = time.perf_counter()
-    fit = _train_network if settings.hidden_layer_sizes else _train_probe
-    head = fit(embeddings, labelled, splits, settings, log)
+    train_part, tune_part = (labelled.part(split) for split in (splits.train, splits.tune))
+    head = train_head(embeddings, labelled.heads, train_part, tune_part, settings, log=log)
     head.training["seconds"] = round(time.perf_counter() - started, 1)
     predictions = predict_labelled(head.model, embeddings, labelled, splits.names())
     figures = measure(predictions, splits.names())
@@ -113,6 +98,16 @@ def train(
     description = saved.SavedHead(
         labelled.heads, embeddings.size, embeddings.fingerprint,
         {"splits": asdict(splits), **head.training, "versions": _versions()}, command,
+        {
+            name: asdict(one)
+            for name, one in zip(labelled.heads, head.calibrations, strict=False)
+        },
+        {
+            name: operating_points.tabulate(
+                *predictions.head(name, predictions.of(name, splits.tune))
+            )
+            for name in labelled.heads
+        },
     )  # fmt: skip
     files = {
         saved.MODEL_NAME: saved.model_bytes(head.model),
@@ -124,101 +119,6 @@ def train(
         saved.HEAD_NAME: description.to_json(),
     }
     return Trained(files, figures)
-
-
-def _train_network(
-    embeddings: MappedEmbeddings,
-    labelled: Labelled,
-    splits: Splits,
-    settings: NetworkSettings,
-    log: Log,
-) -> TrainedHead:
-    last = -_LOG_EVERY_SECONDS
-
-    def on_epoch(epoch: fitting.Epoch) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if epoch.is_best or now - last >= _LOG_EVERY_SECONDS:
-            last = now
-            star = ", the best so far" if epoch.is_best else ""
-            log(
-                f"epoch {epoch.number} of {settings.num_epochs}: loss {epoch.loss:.4f}, tune AUROC "
-                f"{epoch.tune_auroc:.4f}{star} ({epoch.seconds:.1f} s)"
-            )
-
-    model, history = fitting.fit(
-        embeddings,
-        _rows_and_labels(labelled, splits.train),
-        _rows_and_labels(labelled, splits.tune),
-        settings,
-        on_epoch,
-    )
-    best = history.best
-    log(f"kept epoch {best.number} of {len(history.epochs)}, tune AUROC {best.tune_auroc:.4f}")
-    curve = plots.TrainingCurve(
-        "epoch",
-        [epoch.number for epoch in history.epochs],
-        {
-            "training": [epoch.loss for epoch in history.epochs],
-            "tune": [epoch.tune_loss for epoch in history.epochs],
-        },
-        {"mean of heads" if len(labelled.heads) > 1 else labelled.heads[0]: [
-            epoch.tune_auroc for epoch in history.epochs
-        ]},
-        [best.number],
-    )  # fmt: skip
-    training = {
-        "kind": "network", **asdict(settings), "epochs": len(history.epochs),
-        "best_epoch": best.number, "best_tune_auroc": best.tune_auroc,
-    }  # fmt: skip
-    return TrainedHead(model, curve, training)
-
-
-def _train_probe(
-    embeddings: MappedEmbeddings,
-    labelled: Labelled,
-    splits: Splits,
-    settings: NetworkSettings,
-    log: Log,
-) -> TrainedHead:
-    rows, labels = _rows_and_labels(labelled, splits.train)
-    tune_rows, tune_labels = _rows_and_labels(labelled, splits.tune)
-    standardisation = network.standardisation_of(embeddings, rows)
-    lines, paths, best_cs = [], {}, []
-    for column, head in enumerate(labelled.heads):
-        line, best, tried = linear.fit_head(
-            embeddings, (rows, labels[:, column]), (tune_rows, tune_labels[:, column]),
-            standardisation, settings.class_weights,
-        )  # fmt: skip
-        log(f"{head}: kept C = {best.c:g}, tune AUROC {best.tune_auroc:.4f}")
-        lines.append(line)
-        paths[head] = tried
-        best_cs.append(best.c)
-    curve = plots.TrainingCurve(
-        "C, inverse strength of the penalty",
-        list(linear.PENALTIES),
-        {
-            "training": _means([[one.loss for one in tried] for tried in paths.values()]),
-            "tune": _means([[one.tune_loss for one in tried] for tried in paths.values()]),
-        },
-        {head: [one.tune_auroc for one in tried] for head, tried in paths.items()},
-        best_cs,
-        logarithmic=True,
-    )
-    training = {
-        "kind": "linear probe", "hidden_layer_sizes": [], "class_weights": settings.class_weights,
-        "penalty_c": dict(zip(labelled.heads, best_cs, strict=True)),
-    }  # fmt: skip
-    return TrainedHead(linear.as_keras(lines, standardisation), curve, training)
-
-
-def _means(values: list[list[float]]) -> list[float]:
-    return [float(value) for value in np.mean(values, axis=0)]
-
-
-def _rows_and_labels(labelled: Labelled, split: str) -> tuple[np.ndarray, np.ndarray]:
-    at = labelled.of_split(split)
-    return labelled.rows[at], labelled.labels[at]
 
 
 def predict_labelled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,64 @@ def test_predict_gives_what_training_gave(trained: Path, do: Any, tmp_path: Path
             )
     assert do("predict", f"--head={trained}/network", f"--input_path={trained}/data/outputs",
               f"--output_path={output}").status == 2  # fmt: skip
+
+
+def test_predict_gives_classes_at_a_chosen_rate(trained: Path, do: Any, tmp_path: Path) -> None:
+    """The head carries thresholds from the tune split, which reach there what was asked for."""
+    common = ("predict", f"--head={trained}/linear", f"--input_path={trained}/data/outputs")
+    old = {row["dicom_id"]: row for row in _table(trained / "linear/predictions.csv")}
+    for rate, label in (("sensitivity", "1"), ("specificity", "0")):
+        output = tmp_path / f"{rate}.csv"
+        ran = do(*common, f"--output_path={output}", f"--{rate}=0.953")
+        assert ran.status == 0
+        assert "AIRSPACE_OPACITY: positive from a probability of 0." in ran.err
+        of_label = [
+            row["AIRSPACE_OPACITY_class"] == label
+            for row in _table(output)
+            if old[row["dicom_id"]]["split"] == "tune"
+            and old[row["dicom_id"]]["AIRSPACE_OPACITY_label"] == label
+        ]
+        assert 0.953 <= np.mean(of_label) < 1
+    both = do(*common, f"--output_path={tmp_path}/b.csv", "--sensitivity=1", "--specificity=1")
+    assert (both.status, "pass one of --sensitivity" in both.err) == (2, True)
+    assert do(*common, f"--output_path={tmp_path}/b.csv", "--sensitivity=2").status == 2
+
+
+def test_a_head_without_thresholds_gives_no_classes(trained: Path, do: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained / "linear", tmp_path / "old")
+    head = json.loads((tmp_path / "old/head.json").read_text())
+    del head["thresholds"], head["calibration"]  # as earlier versions wrote it
+    (tmp_path / "old/head.json").write_text(json.dumps(head))
+    common = ("predict", f"--head={tmp_path}/old", f"--input_path={trained}/data/outputs",
+              f"--output_path={tmp_path}/p.csv")  # fmt: skip
+    ran = do(*common, "--sensitivity=0.9")
+    assert (ran.status, "train it again" in ran.err) == (2, True)
+    assert do(*common).status == 0
+
+
+def test_calibration_is_inside_the_head_and_can_be_left_out(
+    trained: Path, do: Any, tmp_path: Path
+) -> None:
+    ran = do("train", f"--data_dir={trained}/data/outputs", "--test_split_name=test",
+             f"--labels_csv={trained}/data/labels.csv", "--head_name=AIRSPACE_OPACITY",
+             "--hidden_layer_sizes=", "--nocalibrate",
+             f"--output_dir={tmp_path}/plain")  # fmt: skip
+    assert ran.status == 0
+    plain = json.loads((tmp_path / "plain/head.json").read_text())
+    head = json.loads((trained / "linear/head.json").read_text())
+    assert plain["calibration"] == {}
+    by = head["calibration"]["AIRSPACE_OPACITY"]
+    old, new = (
+        np.array([float(row["AIRSPACE_OPACITY_probability"]) for row in _table(path)])
+        for path in (tmp_path / "plain/predictions.csv", trained / "linear/predictions.csv")
+    )
+    wanted = by["slope"] * np.log(old / (1 - old)) + by["offset"]
+    np.testing.assert_allclose(np.log(new / (1 - new)), wanted, atol=1e-3)
+    figures = [
+        json.loads(path.read_text())["AIRSPACE_OPACITY"]["test"]["auroc"]
+        for path in (tmp_path / "plain/metrics.json", trained / "linear/metrics.json")
+    ]
+    assert figures[0] == pytest.approx(figures[1], abs=1e-9)
 
 
 def test_predict_refuses_embeddings_of_another_kind(tmp_path: Path, do: Any) -> None:

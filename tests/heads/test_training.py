@@ -7,7 +7,7 @@ import pytest
 from sklearn import linear_model
 from synthetic import bayes_auroc, clouds, in_memory
 
-from cxr_embed.heads import fitting, linear, metrics, network
+from cxr_embed.heads import combining, fitting, linear, metrics, network
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import NetworkSettings
 
@@ -39,8 +39,7 @@ def test_a_network_reaches_the_best_possible_auroc(
         bayes_auroc(DISTANCE), abs=0.025
     )
     # Early stopping: the best epoch is kept, and four worse ones follow it.
-    best = max(epoch.tune_auroc for epoch in history.epochs)
-    assert history.best.tune_auroc == best
+    assert history.best.tune_loss == min(epoch.tune_loss for epoch in history.epochs)
     assert len(history.epochs) in (history.best.number + 4, 30)
 
 
@@ -50,7 +49,9 @@ def test_the_kept_weights_are_those_of_the_best_epoch(
     embeddings, labels = data
     model, history = fitting.fit(
         embeddings, (TRAIN[:200], labels[:200]), (TUNE, labels[TUNE]),
-        NetworkSettings((32,), num_epochs=12, patience=12, learning_rate=0.03, batch_size=50),
+        NetworkSettings(
+            (32,), num_epochs=12, patience=12, learning_rate=0.03, batch_size=50, dropout=0.0
+        ),
     )  # fmt: skip
     assert history.best.number < 12
     tuned = network.predictor(model, embeddings)(TUNE)
@@ -143,6 +144,11 @@ def test_standardisation_is_exact_and_leaves_constants_alone() -> None:
     np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found.deviation[[0, 2, 4]], exact.std(axis=0)[[0, 2, 4]], rtol=1e-5)
     assert found.deviation[3] == 1
+    assert found.factor.tolist() == [1, 1, 1, 0, 1]
+    own = found.in_own_proportions()
+    ratio = own.factor[[0, 2]] / exact.std(axis=0)[[0, 2]]
+    assert ratio[0] == pytest.approx(ratio[1], rel=1e-5)
+    assert np.mean(own.factor**2) == pytest.approx(1)
 
 
 def test_a_linear_probe_solves_the_problem() -> None:
@@ -164,14 +170,19 @@ def test_the_probe_as_keras_model_gives_the_same_probabilities(
 ) -> None:
     embeddings, labels = data
     scale = network.standardisation_of(embeddings, TRAIN)
-    line, best, tried = linear.fit_head(
-        embeddings, (TRAIN, labels[TRAIN, 0]), (TUNE, labels[TUNE, 0]), scale, "none"
-    )
-    assert best.tune_auroc == max(one.tune_auroc for one in tried)
-    model = linear.as_keras([line], scale)
+    chosen, probes = linear.fit_heads(
+        embeddings, (TRAIN, labels[TRAIN]), (TUNE, labels[TUNE]),
+        [scale, scale.in_own_proportions()], "none",
+    )  # fmt: skip
+    line, best, tried = probes[0]
+    assert best.tune_loss == min(one.tune_loss for one in tried)
+    model, _ = network.build(SIZE, 1, (), chosen)
+    tune = (TUNE, labels[TUNE])
+    found = combining.combine(model, embeddings, tune, [line], "none", calibrated=True)
     by_keras = network.predictor(model, embeddings)(TEST)[:, 0]
-    logits = linear.scaled(embeddings.take(TEST), scale) @ line.weights + line.bias
-    np.testing.assert_allclose(by_keras, 1 / (1 + np.exp(-logits)), atol=1e-4)
+    logits = linear.scaled(embeddings.take(TEST), chosen) @ line.weights + line.bias
+    calibrated = found.calibrations[0].apply(logits)
+    np.testing.assert_allclose(by_keras, 1 / (1 + np.exp(-calibrated)), atol=1e-4)
     assert metrics.auroc(labels[TEST, 0], by_keras) == pytest.approx(
         bayes_auroc(DISTANCE), abs=0.02
     )
@@ -189,3 +200,10 @@ def test_large_embeddings_are_scaled_in_place_and_alike(monkeypatch: pytest.Monk
     in_place = linear.scaled(copy, scale)
     assert in_place is copy
     np.testing.assert_allclose(in_place, exact, atol=1e-5)
+
+
+def test_batches_are_small_for_small_sets() -> None:
+    settings = NetworkSettings()
+    sizes = [settings.images_per_step(n) for n in (5, 64, 800, 6000, 200_000)]
+    assert sizes == [5, 16, 64, 512, 512]
+    assert NetworkSettings(batch_size=100).images_per_step(800) == 100
