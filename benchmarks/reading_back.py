@@ -100,7 +100,7 @@ def measure(way: str, folder: str) -> dict[str, float]:
     if way.endswith("Parquet"):
         import pyarrow.parquet  # noqa: F401
     from cxr_embed.datasets import verify
-    from cxr_embed.embeddings.collection import load_embeddings
+    from cxr_embed.embeddings.loading import load_embeddings
 
     before, clock = _peak_bytes(), time.perf_counter()
     if way.startswith("tf.data"):

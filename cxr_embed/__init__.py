@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+    from cxr_embed.embeddings.collection import Embeddings
+    from cxr_embed.embeddings.loading import load_embeddings
     from cxr_embed.radiograph import Radiograph
     from cxr_embed.storage.radiographs import read_radiograph
 
 _HOMES = {
     "Embeddings": "cxr_embed.embeddings.collection",
     "Radiograph": "cxr_embed.radiograph",
-    "load_embeddings": "cxr_embed.embeddings.collection",
+    "load_embeddings": "cxr_embed.embeddings.loading",
     "read_radiograph": "cxr_embed.storage.radiographs",
 }
 

@@ -35,8 +35,7 @@ def make_flags() -> flags.FlagValues:
 
     text("predictions", "a predictions.csv, or the folder of a training run that holds one")
     text("head", "instead: a trained head, to be applied to --input_path")
-    text("input_path", "embeddings: a folder of records, a packed file; local or in a bucket")
-    text("data_dir", "another name of --input_path")
+    head_flags.define_embeddings(values, "input_path")
     head_flags.define_labels(values, with_heads=False)
     text("split_name", "the split to measure on; without it test, or all where nothing is split")
     text(
@@ -148,7 +147,9 @@ def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
         found = predictions.read_predictions(values.predictions)
     else:
         head = saved.read_head(values.head)
-        embeddings = mapped.open_embeddings(head_flags.embeddings_path(values), log)
+        embeddings = mapped.open_embeddings(
+            head_flags.embeddings_paths(values), log, mixed_settings=values.mixed_settings
+        )
         found = applying.apply(
             values.head, head, embeddings, allow_others=values.allow_other_embeddings, log=log
         )
@@ -166,6 +167,8 @@ def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
             log(f"predictions that no label names: {joined.unlabelled}")
     elif extras:
         raise UsageError("--subgroup_column is a column of the labels: pass --labels_csv, too")
+    if found.sources is not None:
+        found.extras["source"] = found.sources
     if found.labels is None:
         raise UsageError("there are no labels to measure against: pass --labels_csv")
     return found
@@ -191,7 +194,8 @@ def _options(values: flags.FlagValues, found: Predictions, rules: Any, log: Log)
         )
     if tune is None and any(rule.kind != "threshold" for rule in rules):
         log("warning: thresholds are chosen on the images that they are measured on")
+    columns = [*(values.subgroup_column or []), *(["source"] if "source" in found.extras else [])]
     return Options(
-        split, tune, rules, tuple(dict.fromkeys(values.subgroup_column or [])),
+        split, tune, rules, tuple(dict.fromkeys(columns)),
         values.num_bootstrap, values.seed,
     )  # fmt: skip

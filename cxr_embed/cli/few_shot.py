@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     heads = head_flags.head_names(values)
     if not heads:
         raise UsageError("--head_name is missing: the column of --labels_csv to learn")
-    source = head_flags.embeddings_path(values)
+    sources = head_flags.embeddings_paths(values)
     output = head_flags.one_of(values, "output_dir", "output_path") or "few_shot"
     classifiers = tuple(dict.fromkeys(name.strip() for name in values.classifiers.split(",")))
     if not classifiers or not set(classifiers) <= set(CLASSIFIERS):
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     log = terminal.Log()
     saved.require_free(output, values.overwrite, "--output_dir")
     table = head_flags.read_labels(values, heads)
-    embeddings = mapped.open_embeddings(source, log)
+    embeddings = mapped.open_embeddings(sources, log, mixed_settings=values.mixed_settings)
     labelled = dataset.join(embeddings, table, allow_shared_patients=values.allow_shared_patients)
     splits = (values.train_split_name, values.test_split_name)
     for line in dataset.describe(labelled, splits):

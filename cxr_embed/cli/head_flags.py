@@ -29,11 +29,10 @@ def define_repeatable(values: flags.FlagValues, name: str, help_: str) -> None:
 
 def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
     """Defines where labels come from and how to read them."""
-    flags.DEFINE_string(
-        "labels_csv", None,
+    define_repeatable(
+        values, "labels_csv",
         "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or in a "
-        "bucket",
-        flag_values=values,
+        "bucket; may be repeated",
     )  # fmt: skip
     flags.DEFINE_string(
         "mimic_dir", None,
@@ -62,13 +61,24 @@ def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
     )  # fmt: skip
 
 
-def define_embeddings(values: flags.FlagValues) -> None:
-    """Defines where embeddings are; the published name and every verb's name mean the same."""
-    flags.DEFINE_string(
-        "data_dir", None, "embeddings: a folder of records, a packed file; local or in a bucket",
+def define_embeddings(values: flags.FlagValues, name: str = "data_dir") -> None:
+    """Defines where embeddings are; the published name and every verb's name mean the same.
+
+    Args:
+        values: the verb's flags.
+        name: the name that the verb's help prefers.
+    """
+    other = "input_path" if name == "data_dir" else "data_dir"
+    define_repeatable(
+        values, name,
+        "embeddings: a folder of records, a packed file; local or in a bucket; may be repeated: "
+        "several sets are used as one",
+    )  # fmt: skip
+    define_repeatable(values, other, f"another name of --{name}")
+    flags.DEFINE_boolean(
+        "mixed_settings", False, "accept sets of embeddings that were made with different settings",
         flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_string("input_path", None, "another name of --data_dir", flag_values=values)
 
 
 def define_output(values: flags.FlagValues, default: str) -> None:
@@ -90,12 +100,12 @@ def one_of(values: flags.FlagValues, first: str, second: str) -> str | None:
         UsageError: both were given, and differ.
     """
     given = [values[name].value for name in (first, second) if values[name].value]
-    if len(set(given)) > 1:
+    if len(given) > 1 and given[0] != given[1]:
         raise UsageError(f"--{first} and --{second} mean the same: pass one of them")
     return given[0] if given else None
 
 
-def embeddings_path(values: flags.FlagValues) -> str:
+def embeddings_paths(values: flags.FlagValues) -> list[str]:
     """Returns where the embeddings are.
 
     Raises:
@@ -106,7 +116,7 @@ def embeddings_path(values: flags.FlagValues) -> str:
         raise UsageError(
             "--data_dir is missing: a folder of records or a packed file, local or in a bucket"
         )
-    return found
+    return list(found)
 
 
 def head_names(values: flags.FlagValues) -> tuple[str, ...]:
@@ -161,7 +171,8 @@ def read_labels(
     )  # fmt: skip
     if values.mimic_dir:
         return mimic.read_mimic(values.mimic_dir, options)
-    return labels.read_labels_csv(values.labels_csv, options)
+    files = dict.fromkeys(values.labels_csv)
+    return labels.concatenate([labels.read_labels_csv(file, options) for file in files])
 
 
 def tune_split(values: flags.FlagValues) -> str:

@@ -29,11 +29,7 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "head", None, "the --output_dir of a training run, local or in a bucket", flag_values=values
     )
-    flags.DEFINE_string(
-        "input_path", None, "embeddings: a folder of records, a packed file; local or in a bucket",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string("data_dir", None, "another name of --input_path", flag_values=values)
+    head_flags.define_embeddings(values, "input_path")
     flags.DEFINE_string(
         "output_path", None, "the .csv to write, local or in a bucket", flag_values=values
     )
@@ -58,7 +54,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if not values.head:
         raise UsageError("--head is missing: the folder that cxr-embed train has written")
-    source = head_flags.embeddings_path(values)
+    sources = head_flags.embeddings_paths(values)
     output = values.output_path
     if not output or not output.endswith(".csv"):
         raise UsageError("--output_path is missing: the .csv to write" if not output else
@@ -76,7 +72,7 @@ def main(arguments: list[str]) -> int:
     thresholds = _thresholds(values, head)
     for name, threshold in thresholds.items():
         log(f"{name}: positive from a probability of {threshold:.4f}")
-    embeddings = mapped.open_embeddings(source, log)
+    embeddings = mapped.open_embeddings(sources, log, mixed_settings=values.mixed_settings)
     predictions = applying.apply(
         values.head, head, embeddings, allow_others=values.allow_other_embeddings, log=log
     )

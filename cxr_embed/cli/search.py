@@ -83,7 +83,7 @@ def _search(values: flags.FlagValues) -> None:
 
     from cxr_embed.cli import terminal
     from cxr_embed.embeddings import neighbours as search
-    from cxr_embed.embeddings.collection import load_embeddings
+    from cxr_embed.embeddings.loading import load_embeddings
     from cxr_embed.embeddings.opening import place_of_embeddings
     from cxr_embed.runs.fingerprint import read_output_config
     from cxr_embed.search import gallery, queries

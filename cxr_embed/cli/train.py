@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     heads = head_flags.head_names(values)
     if not heads:
         raise UsageError("--head_name is missing: the column of --labels_csv to learn")
-    source = head_flags.embeddings_path(values)
+    sources = head_flags.embeddings_paths(values)
     settings = _settings(values)
     output = head_flags.one_of(values, "output_dir", "output_path") or default_output(heads)
 
@@ -99,8 +99,9 @@ def main(arguments: list[str]) -> int:
         raise UsageError("the splits to train on, tune on and test on must have different names")
     saved.require_free(output, values.overwrite, "--output_dir")
     table = head_flags.read_labels(values, heads)
+    embeddings = mapped.open_embeddings(sources, log, mixed_settings=values.mixed_settings)
     trained = training.train(
-        mapped.open_embeddings(source, log), table, splits, settings,
+        embeddings, table, splits, settings,
         command=head_flags.command_of("train", arguments), log=log,
         allow_shared_patients=values.allow_shared_patients,
     )  # fmt: skip

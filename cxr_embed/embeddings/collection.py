@@ -1,11 +1,11 @@
-"""Embeddings back from an output or a packed file, ready for NumPy; TensorFlow is not needed."""
+"""Embeddings of many images, ready for NumPy: neighbours, joins with labels, data frames."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from cxr_embed.embeddings import csv_table
 from cxr_embed.embeddings import neighbours as search
 from cxr_embed.embeddings.joining import NO_LABEL, ImageIndex, Source, join_labels
 from cxr_embed.embeddings.mimic_paths import mimic_ids
-from cxr_embed.embeddings.opening import open_parts
-from cxr_embed.embeddings.parts import Filtered, Part, read_parts
-from cxr_embed.embeddings.vectors import allocate, normalise
+from cxr_embed.embeddings.vectors import normalise
 from cxr_embed.errors import UsageError
 from cxr_embed.records import utf8_text
 
@@ -225,44 +223,3 @@ class Joined:
             f"{len(self.unlabelled)} have none; {len(self.unmatched_labels)} labels belong to no "
             "embedding"
         )
-
-
-def load_embeddings(
-    path: str | os.PathLike[str],
-    ids: Collection[str] | None = None,
-    *,
-    missing: Literal["error", "ignore"] = "error",
-) -> Embeddings:
-    """Reads embeddings into memory.
-
-    Args:
-        path: an output of the main job (a folder of records, those below it included), one
-            record, or what `cxr-embed pack` wrote (a folder or one file, Parquet, .npz or
-            TFRecord shards); local or in a bucket.
-        ids: only these dicom ids. Of records, only theirs are opened.
-        missing: whether an id that is not there is an error.
-
-    Returns:
-        All embeddings, in the order of the records' paths. The matrix is allocated once and read
-        into.
-
-    Raises:
-        UsageError: nothing there, something damaged, embeddings of different sizes, or an id
-            that is missing.
-    """
-    path = os.fspath(path)
-    wanted = None if ids is None else frozenset(ids)
-    with open_parts(path, wanted) as found:
-        parts: list[Part] = list(found.parts)
-        if wanted is not None:
-            parts = [Filtered(part, wanted) for part in parts]
-        values = allocate(sum(part.rows for part in parts), found.embedding_size)
-        dicom_ids, image_ids = read_parts(parts, values)
-    if wanted is not None and missing == "error":
-        absent = sorted(wanted.difference(dicom_ids))
-        if absent:
-            raise UsageError(
-                f"{path} has no embedding of {len(absent)} of {len(wanted)} ids, such as "
-                f"{absent[0]}; missing='ignore' leaves them out"
-            )
-    return Embeddings(dicom_ids, image_ids, values)

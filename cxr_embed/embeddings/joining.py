@@ -53,13 +53,17 @@ class Source(NamedTuple):
     Attributes:
         name: a file's path, or what a person calls the labels.
         lines: the file's line of each row; without them, rows are counted from 0.
+        files: the file of each row, where there are several.
     """
 
     name: str = "the labels"
     lines: Sequence[int] | None = None
+    files: Sequence[str] = ()
 
     def where(self, *rows: int) -> str:
         """Returns `labels.csv line 3` or `labels.csv lines 3 and 5`."""
+        if self.files and self.lines is not None:
+            return " and ".join(f"{self.files[row]} line {self.lines[row]}" for row in rows)
         unit, numbers = ("line", self.lines) if self.lines is not None else ("row", None)
         shown = " and ".join(str(numbers[row] if numbers is not None else row) for row in rows)
         return f"{self.name} {unit}{'s' if len(rows) > 1 else ''} {shown}"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr_embed import storage
-from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+from cxr_embed.embeddings.collection import Embeddings
+from cxr_embed.embeddings.loading import load_embeddings
 from cxr_embed.embeddings.neighbours import blocks
 from cxr_embed.embeddings.opening import (
     embedding_files,

@@ -49,5 +49,5 @@ def apply(
         )
     return Predictions(
         head.heads, list(embeddings.ids), list(embeddings.image_ids), probabilities, None,
-        np.full(len(rows), "", dtype=object), rows,
+        np.full(len(rows), "", dtype=object), rows, sources=embeddings.sources_of(rows),
     )  # fmt: skip

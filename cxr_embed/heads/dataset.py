@@ -30,6 +30,7 @@ class Labelled:
         extras: further columns, as text.
         unmatched: keys of labels that no embedding has, with their lines.
         unlabelled: how many embeddings no label names.
+        unmatched_files: the file of each of `unmatched`, where the labels are from several.
     """
 
     heads: tuple[str, ...]
@@ -41,6 +42,7 @@ class Labelled:
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     unmatched: list[tuple[int, str]] = field(default_factory=list)
     unlabelled: int = 0
+    unmatched_files: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,7 +76,7 @@ def join(
     """
     joined = join_labels(
         table.columns, embeddings.ids, embeddings.image_ids,
-        source=Source(table.source, table.lines),
+        source=Source(table.source, table.lines, table.files),
     )  # fmt: skip
     rows = np.flatnonzero(joined.label_of_row != NO_LABEL)
     order = joined.label_of_row[rows].tolist()
@@ -92,6 +94,7 @@ def join(
         },
         unmatched=[(table.lines[at], joined.keys[at]) for at in joined.unmatched],
         unlabelled=len(joined.unlabelled),
+        unmatched_files=[table.files[at] for at in joined.unmatched] if table.files else [],
     )
     if not allow_shared_patients:
         _refuse_shared_patients(labelled, [table.groups[at] for at in order])

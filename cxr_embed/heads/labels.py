@@ -6,7 +6,9 @@ a head (1, 0 or blank), and any others, such as a patient or what subgroups are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +60,7 @@ class LabelTable:
         groups: patients; empty strings where the file has none.
         values: float32 of shape (rows, heads): 0, 1, or NaN where there is no label.
         extras: further columns, as text.
+        files: the file of each row, where there are several; else empty.
     """
 
     source: str
@@ -68,9 +71,34 @@ class LabelTable:
     groups: list[str]
     values: np.ndarray
     extras: dict[str, list[str]] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.lines)
+
+
+def concatenate(tables: Sequence[LabelTable]) -> LabelTable:
+    """Returns the rows of several tables as one; the columns are those that all of them have."""
+    if len(tables) == 1:
+        return tables[0]
+
+    def joined(name: str) -> list[Any]:
+        return [item for table in tables for item in getattr(table, name)]
+
+    shared = [name for name in tables[0].columns if all(name in t.columns for t in tables)]
+    return LabelTable(
+        source=", ".join(table.source for table in tables),
+        heads=tables[0].heads,
+        columns={name: [c for t in tables for c in t.columns[name]] for name in shared},
+        lines=joined("lines"),
+        splits=joined("splits"),
+        groups=joined("groups"),
+        values=np.concatenate([table.values for table in tables]),
+        extras={
+            name: [cell for t in tables for cell in t.extras[name]] for name in tables[0].extras
+        },
+        files=[table.source for table in tables for _ in table.lines],
+    )
 
 
 def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv") -> LabelTable:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cxr_embed import load_embeddings, storage
+from cxr_embed import storage
+from cxr_embed.embeddings.loading import load_embeddings, merge
 from cxr_embed.embeddings.opening import place_of_embeddings
 from cxr_embed.errors import UsageError
-from cxr_embed.runs.fingerprint import Fingerprint, read_output_config
+from cxr_embed.runs.fingerprint import Fingerprint, differences, read_output_config
+from cxr_embed.runs.fingerprint import merged as merged_fingerprint
 from cxr_embed.storage.cache import cache_folder
 
 # Smaller ones are read again each time: that takes seconds, and needs no cache.
@@ -31,11 +35,13 @@ class MappedEmbeddings:
     """Embeddings of many images.
 
     Attributes:
-        source: the path that the user gave.
+        source: the path that the user gave, or several.
         ids: dicom ids.
         image_ids: paths or URIs of the images.
         values: float32 of shape (n, d), memory-mapped where large.
         fingerprint: how they were made, where the source records it.
+        sets: the paths, where several sets were read as one; else empty.
+        set_of_row: int64 (n,), the number of each image's set; None of a single set.
     """
 
     source: str
@@ -43,6 +49,8 @@ class MappedEmbeddings:
     image_ids: list[str]
     values: np.ndarray
     fingerprint: Fingerprint | None
+    sets: tuple[str, ...] = ()
+    set_of_row: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,6 +59,12 @@ class MappedEmbeddings:
     def size(self) -> int:
         """Floats in an embedding."""
         return int(self.values.shape[1])
+
+    def sources_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """Returns the path that each image is from, as text; None of a single set."""
+        if self.set_of_row is None:
+            return None
+        return np.array(self.sets, dtype=object)[self.set_of_row[rows]]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Returns a copy of some rows, float32 of shape (len(rows), d).
@@ -78,7 +92,11 @@ class MappedEmbeddings:
 
 
 def open_embeddings(
-    path: str, log: Callable[[str], None] = lambda _: None, map_from_bytes: int = MAP_FROM_BYTES
+    paths: str | Sequence[str],
+    log: Callable[[str], None] = lambda _: None,
+    map_from_bytes: int = MAP_FROM_BYTES,
+    *,
+    mixed_settings: bool = False,
 ) -> MappedEmbeddings:
     """Reads embeddings; large ones are kept as a matrix in the user's cache for the next time.
 
@@ -86,40 +104,81 @@ def open_embeddings(
     cache.
 
     Args:
-        path: a folder of records, a packed file; local or in a bucket.
+        paths: a folder of records, a packed file; local or in a bucket; or several, which become
+            one set (see `embeddings.loading.merge`).
         log: receives one line of progress at a time.
         map_from_bytes: keep matrices of at least this size.
+        mixed_settings: accept several sets that were made with different settings.
 
     Raises:
-        UsageError: there are no embeddings, or they cannot be read.
+        UsageError: there are no embeddings, they cannot be read, or several sets do not fit.
     """
-    path = place_of_embeddings(path)
-    fingerprint = _fingerprint_of(path)
-    state = _state_of(path)
-    base = _cache_path(path, state) if state else None
-    kept = _read_kept(base) if base else None
+    given = [paths] if isinstance(paths, str) else list(dict.fromkeys(paths))
+    names = [place_of_embeddings(name) for name in given]
+    source = ", ".join(names)
+    fingerprint = _common_fingerprint(names, mixed_settings, log)
+    base = _cache_path(names)
+    kept = _read_kept(base, source, fingerprint) if base else None
     if kept:
-        log(f"embeddings of {path} from {base}.npy")
-        return MappedEmbeddings(path, *kept, fingerprint)
-    if storage.is_on_disk(path) and not Path(path).exists():
-        raise UsageError(f"there are no embeddings at {path}: it does not exist")
-    loaded = load_embeddings(path)
-    values = np.asarray(loaded.values, np.float32)
-    found = MappedEmbeddings(path, list(loaded.ids), list(loaded.image_ids), values, fingerprint)
-    if base is None or values.nbytes < map_from_bytes:
+        log(f"embeddings of {source} from {base}.npy")
+        return kept
+    for name in names:
+        if storage.is_on_disk(name) and not Path(name).exists():
+            raise UsageError(f"there are no embeddings at {name}: it does not exist")
+    found = _load(names, source, fingerprint)
+    size = found.values.nbytes
+    if base is None or size < map_from_bytes:
         return found
-    del loaded
-    log(f"keeping {values.nbytes / 1e9:.1f} GB of embeddings in {base}.npy for the next time")
+    log(f"keeping {size / 1e9:.1f} GB of embeddings in {base}.npy for the next time")
     try:
         _keep(base, found)
     except OSError as error:
         log(f"warning: {base}.npy cannot be written ({error.strerror or error}); going on without")
         return found
-    del values, found
-    kept = _read_kept(base)
+    del found
+    kept = _read_kept(base, source, fingerprint)
     if kept is None:  # the cache was cleared in between
         raise UsageError(f"{base}.npy was deleted while it was in use: run the command again")
-    return MappedEmbeddings(path, *kept, fingerprint)
+    return kept
+
+
+def _load(names: list[str], source: str, fingerprint: Fingerprint | None) -> MappedEmbeddings:
+    sets = [load_embeddings(name) for name in names]
+    if len(sets) == 1:
+        loaded = sets[0]
+        values = np.asarray(loaded.values, np.float32)
+        return MappedEmbeddings(source, list(loaded.ids), list(loaded.image_ids), values,
+                                fingerprint)  # fmt: skip
+    merged, set_of_row = merge(names, sets)
+    return MappedEmbeddings(
+        source, merged.ids, merged.image_ids, merged.values, fingerprint, tuple(names), set_of_row
+    )
+
+
+def _common_fingerprint(
+    names: list[str], mixed_settings: bool, log: Callable[[str], None]
+) -> Fingerprint | None:
+    """Returns how all sets were made; None where one does not record it, or they differ."""
+    fingerprints = [_fingerprint_of(name) for name in names]
+    known = [(n, f) for n, f in zip(names, fingerprints, strict=True) if f is not None]
+    for name, other in known[1:]:
+        changed = differences(known[0][1], other)
+        if changed:
+            line = (
+                f"{known[0][0]} and {name} were made with different settings ({', '.join(changed)})"
+            )
+            if not mixed_settings:
+                raise UsageError(f"{line}: pass --mixed_settings if you know that they fit")
+            log(f"warning: {line}")
+            return None
+    if len(known) == len(names):
+        return functools.reduce(merged_fingerprint, [f for _, f in known])
+    if len(names) > 1:
+        unknown = next(n for n, f in zip(names, fingerprints, strict=True) if f is None)
+        log(
+            f"warning: {unknown} does not record how its embeddings were made: the sets may not fit"
+        )
+    return None
 
 
 def _fingerprint_of(path: str) -> Fingerprint | None:
@@ -151,19 +210,32 @@ def _state_of(path: str) -> str | None:
     return digest.hexdigest()[:24]
 
 
-def _cache_path(path: str, state: str) -> Path:
-    place = hashlib.sha256(os.fsencode(Path(path).resolve())).hexdigest()[:16]
+def _cache_path(names: list[str]) -> Path | None:
+    """Returns where the sets' matrix is kept, without suffix; None where their state is unknown."""
+    states = [_state_of(name) for name in names]
+    places = [os.fsencode(Path(name).resolve()) for name in names]
+    if any(state is None for state in states):
+        return None
+    place = hashlib.sha256(b"\0".join(places)).hexdigest()[:16]
+    state = states[0]
+    if len(states) > 1:
+        state = hashlib.sha256(" ".join(map(str, states)).encode()).hexdigest()[:24]
     return cache_folder() / "embeddings" / f"{place}-{state}"
 
 
-def _read_kept(base: Path) -> tuple[list[str], list[str], np.ndarray] | None:
+def _read_kept(base: Path, source: str, fingerprint: Fingerprint | None) -> MappedEmbeddings | None:
     try:
         names = json.loads(base.with_suffix(".json").read_text())
         values = np.load(base.with_suffix(".npy"), mmap_mode="r")
     except (OSError, ValueError):
         return None
-    ids, image_ids = names["ids"], names["image_ids"]
-    return (ids, image_ids, values) if len(ids) == len(values) else None
+    if len(names["ids"]) != len(values):
+        return None
+    sets = tuple(names.get("sets", ()))
+    set_of_row = np.array(names["set_of_row"], np.int64) if sets else None
+    return MappedEmbeddings(
+        source, names["ids"], names["image_ids"], values, fingerprint, sets, set_of_row
+    )
 
 
 def _keep(base: Path, found: MappedEmbeddings) -> None:
@@ -172,7 +244,9 @@ def _keep(base: Path, found: MappedEmbeddings) -> None:
     place = base.name.partition("-")[0]
     for old in base.parent.glob(f"{place}-*"):
         old.unlink(missing_ok=True)
-    names = json.dumps({"ids": found.ids, "image_ids": found.image_ids}).encode()
+    names: dict[str, Any] = {"ids": found.ids, "image_ids": found.image_ids}
+    if found.set_of_row is not None:
+        names |= {"sets": found.sets, "set_of_row": found.set_of_row.tolist()}
     handle, partial = tempfile.mkstemp(prefix=f"{place}-", suffix=".partial", dir=base.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -182,4 +256,4 @@ def _keep(base: Path, found: MappedEmbeddings) -> None:
         with contextlib.suppress(OSError):
             Path(partial).unlink()
         raise
-    storage.write_whole(str(base.with_suffix(".json")), names)
+    storage.write_whole(str(base.with_suffix(".json")), json.dumps(names).encode())

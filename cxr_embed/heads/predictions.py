@@ -3,6 +3,7 @@
 | column | content |
 | --- | --- |
 | `dicom_id`, `image_id` | the image, as the embeddings name it |
+| `source` | the set of embeddings; absent where there is only one |
 | `split` | as in the labels |
 | `group` | a number: the same for all images of a patient; it does not identify the patient |
 | `<head>_label` | 1, 0, or empty; absent where no labels were given |
@@ -42,6 +43,7 @@ class Predictions:
         splits: the split of each image; empty where it is unknown.
         groups: int64 (n,), the patient of each image.
         extras: further columns, as text, for subgroups; they are not written.
+        sources: the set of embeddings that each image is from, as text; None of a single set.
         thresholds: by head, the probability from which on an image counts as positive.
     """
 
@@ -53,6 +55,7 @@ class Predictions:
     splits: np.ndarray
     groups: np.ndarray
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    sources: np.ndarray | None = None
     thresholds: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -75,6 +78,9 @@ class Predictions:
         """Returns the file's content."""
         header = [*_IMAGE_COLUMNS]
         columns: list[Sequence[object]] = [self.ids, self.image_ids]
+        if self.sources is not None:
+            header.append("source")
+            columns.append(self.sources.tolist())
         if self.labels is not None:
             header += ["split", "group"]
             columns += [self.splits.tolist(), self.groups.tolist()]
@@ -172,6 +178,9 @@ def read_predictions(path: str, flag: str = "--predictions") -> Predictions:
         labels,
         np.array(splits, dtype=object),
         np.unique(np.array(groups), return_inverse=True)[1].astype(np.int64),
+        sources=np.array([row[at["source"]] for _, row in cells], dtype=object)
+        if "source" in at
+        else None,
     )
 
 

@@ -20,6 +20,7 @@ from cxr_embed.heads.network import NetworkSettings
 from cxr_embed.heads.predictions import Predictions
 
 UNMATCHED_NAME = "unmatched_labels.csv"
+BY_SOURCE_NAME = "metrics_by_source.csv"
 
 _PACKAGES = ("cxr-embed", "tensorflow", "keras", "scikit-learn", "numpy")
 
@@ -112,7 +113,8 @@ def train(
     files = {
         saved.MODEL_NAME: saved.model_bytes(head.model),
         saved.PREDICTIONS_NAME: predictions.to_csv(),
-        UNMATCHED_NAME: saved.csv_bytes(("line", "image_id"), labelled.unmatched),
+        UNMATCHED_NAME: _unmatched(labelled),
+        **_by_source(predictions, splits.names()),
         **_plots(head, predictions, splits.judged),
         saved.METRICS_NAME: saved.to_json(figures),
         "command.txt": f"{command}\n".encode(),
@@ -138,7 +140,34 @@ def predict_labelled(
         labelled.splits[at],
         labelled.groups[at],
         {name: column[at] for name, column in labelled.extras.items()},
+        embeddings.sources_of(rows),
     )
+
+
+def _unmatched(labelled: Labelled) -> bytes:
+    if not labelled.unmatched_files:
+        return saved.csv_bytes(("line", "image_id"), labelled.unmatched)
+    pairs = zip(labelled.unmatched_files, labelled.unmatched, strict=True)
+    return saved.csv_bytes(("file", "line", "image_id"), [(file, *one) for file, one in pairs])
+
+
+def _by_source(predictions: Predictions, splits: tuple[str, ...]) -> dict[str, bytes]:
+    """Returns the figures of each set of embeddings as a table, where there are several sets."""
+    if predictions.sources is None:
+        return {}
+    rows = []
+    for source in dict.fromkeys(predictions.sources.tolist()):
+        for head in predictions.heads:
+            for split in splits:
+                at = predictions.of(head, split)
+                at = at[predictions.sources[at] == source]
+                labels, scores = predictions.head(head, at)
+                figures = (number(metrics.auroc(labels, scores)),
+                           number(metrics.auprc(labels, scores)))  # fmt: skip
+                shown = ["" if figure is None else repr(figure) for figure in figures]
+                rows.append((source, head, split, *shown, len(at), int(labels.sum())))
+    header = ("source", "head", "split", "auroc", "auprc", "n", "n_positive")
+    return {BY_SOURCE_NAME: saved.csv_bytes(header, rows)}
 
 
 def measure(predictions: Predictions, splits: tuple[str, ...]) -> dict[str, Any]:

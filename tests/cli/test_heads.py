@@ -343,7 +343,7 @@ def test_another_run_s_output_is_not_overwritten(example: Path, do: Any) -> None
         ("train --head_name=A --data_dir=x --input_path=y", "mean the same"),
         ("train --head_name=A {data} --hidden_layer_sizes=3,x", "--hidden_layer_sizes x: numbers"),
         ("train --head_name=A {data} --learning_rate=0", "--learning_rate must be above 0"),
-        ("train --head_name=A {data} --batch_size=1", "--batch_size=1"),
+        ("train --head_name=A {data} --batch_size=1", "--batch_size 1: batch norm"),
         ("train --head_name=A {data} --test_split_name=tune", "must have different names"),
         ("train --head_name=A {data}", "has no column A; its columns are image_id"),
         ("train --head_name=unmatched_labels {data}", "that name is taken"),
@@ -402,3 +402,47 @@ def test_python_m_train_works_from_the_repository_root() -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "python -m train --labels_csv" in done.stdout
+
+
+def test_sets_and_labels_that_came_later(tmp_path: Path, do: Any) -> None:
+    """Two folders of records and two CSVs are one set; each figure is there by source, too."""
+    write_example(tmp_path)
+    old, new = tmp_path / "data/outputs", tmp_path / "data/later"
+    new.mkdir()
+    for path in sorted(old.iterdir())[200:]:
+        path.rename(new / path.name)
+    shutil.copy(sorted(old.iterdir())[0], new)  # in both: counted once
+    rows = _table(tmp_path / "data/labels.csv")
+    for name, part in (("first", rows[:150]), ("second", rows[150:] + rows[:1])):
+        write_csv(tmp_path / f"data/{name}.csv", part)
+    data = (f"--data_dir={old}", f"--data_dir={new}", f"--labels_csv={tmp_path}/data/first.csv",
+            f"--labels_csv={tmp_path}/data/second.csv", "--head_name=AIRSPACE_OPACITY")  # fmt: skip
+    ran = do("train", *data, "--test_split_name=test", "--hidden_layer_sizes=",
+             f"--output_dir={tmp_path}/h")  # fmt: skip
+    assert ran.status == 0, ran.err
+    predictions = _table(tmp_path / "h/predictions.csv")
+    assert len(predictions) == 300
+    assert [row["source"] for row in predictions].count(str(new)) == 100
+    figures = json.loads((tmp_path / "h/metrics.json").read_text())
+    assert (figures["unmatched_labels"], figures["unlabelled_embeddings"]) == (0, 0)
+    parts = _table(tmp_path / "h/metrics_by_source.csv")
+    assert {(row["source"], row["split"]) for row in parts} == {
+        (str(one), split) for one in (old, new) for split in ("train", "tune", "test")
+    }
+    tested = [int(row["n"]) for row in parts if row["split"] == "test"]
+    assert sum(tested) == figures["AIRSPACE_OPACITY"]["test"]["n"]
+
+    ran = do("evaluate", f"--predictions={tmp_path}/h", "--num_bootstrap=0")
+    assert ran.status == 0
+    assert "AUROC by source" in ran.out
+    ran = do("predict", f"--head={tmp_path}/h", f"--data_dir={new}", f"--data_dir={old}",
+             f"--output_path={tmp_path}/p.csv")  # fmt: skip
+    assert ran.status == 0
+    assert _table(tmp_path / "p.csv")[0]["source"] == str(new)
+
+    rows[0]["AIRSPACE_OPACITY"] = str(1 - int(rows[0]["AIRSPACE_OPACITY"]))
+    write_csv(tmp_path / "data/second.csv", rows[150:] + rows[:1])
+    ran = do("train", *data, f"--output_dir={tmp_path}/i")
+    assert ran.status == 2
+    assert "first.csv line 2 and" in ran.err
+    assert "second.csv line 152 are different rows of the same image" in ran.err

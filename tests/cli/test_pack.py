@@ -17,7 +17,7 @@ from written import mimic_path, values, write_output
 
 from cxr_embed.cli import main as cli_main
 from cxr_embed.cli import pack, progress
-from cxr_embed.embeddings.collection import load_embeddings
+from cxr_embed.embeddings.loading import load_embeddings
 
 ROWS = 30
 

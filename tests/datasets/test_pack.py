@@ -16,7 +16,7 @@ from cxr_embed import storage
 from cxr_embed.datasets import pack as packing
 from cxr_embed.datasets.pack import FORMATS, Pack, pack
 from cxr_embed.datasets.shards import Result
-from cxr_embed.embeddings.collection import load_embeddings
+from cxr_embed.embeddings.loading import load_embeddings
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import OutputConfig, read_output_config, write_output_config
 

@@ -13,7 +13,8 @@ from written import SIZE, mimic_path, values, write_output
 
 import cxr_embed
 from cxr_embed.embeddings import collection as module
-from cxr_embed.embeddings.collection import Embeddings, load_embeddings
+from cxr_embed.embeddings.collection import Embeddings
+from cxr_embed.embeddings.loading import load_embeddings
 from cxr_embed.errors import UsageError
 from cxr_embed.records import Record, encode_record
 

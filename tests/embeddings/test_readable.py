@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from written import SIZE, mimic_path, values, write_output
 
-from cxr_embed.embeddings.collection import load_embeddings
+from cxr_embed.embeddings.loading import load_embeddings
 from cxr_embed.embeddings.readable import load_readable
 from cxr_embed.records import Record, encode_record
 

@@ -98,3 +98,50 @@ def test_nothing_there(tmp_path: Path) -> None:
         mapped.open_embeddings(str(tmp_path / "none"))
     with pytest.raises(UsageError):
         mapped.open_embeddings(str(tmp_path))
+
+
+def _two_sets(folder: Path, rendering: str = "dicom") -> tuple[str, str]:
+    values = np.arange(40, dtype=np.float32).reshape(10, 4)
+    write_records(folder / "old", values[:6])
+    write_records(folder / "new", values[6:] + 1)
+    for number, path in enumerate(sorted((folder / "new").iterdir())):
+        path.rename(path.with_name(f"later{number}.tfrecord"))
+    for name, how in (("old", "dicom"), ("new", rendering)):
+        config = {"rendering": how, "decoders": {"pillow": "1"}, "embedding_size": 4}
+        (folder / name / CONFIG_NAME).write_text(json.dumps(config))
+    return str(folder / "old"), str(folder / "new")
+
+
+def test_several_sets_are_one_matrix_and_know_their_source(cache: Path, tmp_path: Path) -> None:
+    sets = _two_sets(tmp_path)
+    lines: list[str] = []
+    for _ in range(2):  # read, then from the cache
+        found = mapped.open_embeddings(sets, lines.append, map_from_bytes=1)
+        assert found.values.shape == (10, 4)
+        assert found.sets == sets
+        assert found.sources_of(np.array([0, 9])).tolist() == list(sets)
+        assert found.fingerprint == {"rendering": "dicom", "decoders": {"pillow": "1"}}
+    assert [line.split()[0] for line in lines] == ["keeping", "embeddings"]
+    assert mapped.open_embeddings(sets[0]).sources_of(np.array([0])) is None
+
+
+def test_sets_made_with_different_settings_are_refused(cache: Path, tmp_path: Path) -> None:
+    sets = _two_sets(tmp_path, "cxr_foundation")
+    with pytest.raises(
+        UsageError, match=r"different settings \(rendering\): pass --mixed_settings"
+    ):
+        mapped.open_embeddings(sets)
+    lines: list[str] = []
+    found = mapped.open_embeddings(sets, lines.append, mixed_settings=True)
+    assert (len(found), found.fingerprint) == (10, None)
+    assert lines[0].startswith("warning: ")
+
+
+def test_a_set_that_does_not_record_its_settings_gives_a_warning(
+    cache: Path, tmp_path: Path
+) -> None:
+    sets = _two_sets(tmp_path)
+    (tmp_path / "new" / CONFIG_NAME).unlink()
+    lines: list[str] = []
+    assert mapped.open_embeddings(sets, lines.append).fingerprint is None
+    assert "new does not record how its embeddings were made" in lines[0]
