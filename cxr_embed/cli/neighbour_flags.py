@@ -49,7 +49,9 @@ def measure(values: flags.FlagValues, heads: tuple[str, ...], log: Log) -> list[
 
     names = head_flags.head_names(values) or heads or _found(values)
     table = head_flags.read_labels(values, names, needs_split=bool(values.split_name))
-    embeddings = mapped.open_embeddings(head_flags.embeddings_path(values), log)
+    embeddings = mapped.open_embeddings(
+        head_flags.embeddings_paths(values), log, mixed_settings=values.mixed_settings
+    )
     labelled = dataset.join(embeddings, table, allow_shared_patients=True)
     if not labelled.has_groups:
         log(
@@ -77,9 +79,10 @@ def _found(values: flags.FlagValues) -> tuple[str, ...]:
     from cxr_embed.embeddings.csv_table import read_csv_table
     from cxr_embed.heads.found_labels import find_labels
 
-    given = values.labels_csv
-    columns = read_csv_table(given if isinstance(given, str) else given[0], "--labels_csv").columns
-    names = tuple(name for name in find_labels(columns) if name in columns)
+    tables = [read_csv_table(file, "--labels_csv").columns for file in values.labels_csv]
+    names = tuple(
+        name for name in find_labels(tables[0]) if all(name in columns for columns in tables)
+    )
     if not names:
         raise UsageError("--labels_csv has no column of 0 and 1: pass --head_name")
     return names
