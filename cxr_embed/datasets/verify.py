@@ -14,10 +14,15 @@ from cxr_embed.datasets.checks import Seen, check_records, check_rows, compare
 from cxr_embed.datasets.findings import REPAIRABLE, Findings
 from cxr_embed.datasets.sums import SUMS_NAME, digest, read_sums
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX, RUNS_FOLDER
-from cxr_embed.embeddings.opening import is_embedding_file, open_parts, place_of_embeddings
+from cxr_embed.embeddings.opening import (
+    NotRead,
+    is_embedding_file,
+    open_parts,
+    place_of_embeddings,
+)
 from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME
 from cxr_embed.embeddings.record_files import usual_size
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import PlaceLost, PlaceUnavailable, UsageError
 from cxr_embed.runs.fingerprint import OutputConfig, differences, read_output_config
 from cxr_embed.runs.history import read_ends, read_manifests, read_runs
 
@@ -217,7 +222,10 @@ class _Checker:
             try:
                 seen += self._check_file(file)
             except UsageError as error:
-                self._found.add("torn", file, str(error))
+                is_unread = isinstance(error, NotRead) or isinstance(
+                    error.__cause__, PermissionError
+                )
+                self._found.add("unreadable" if is_unread else "torn", file, str(error))
             self.advance(1)
         return seen
 
@@ -250,6 +258,8 @@ class _Checker:
             try:
                 if wanted and digest(storage.join(self._path, below))[0] != wanted:
                     found.add("sum_mismatch", below)
+            except PlaceUnavailable as error:
+                raise PlaceLost(str(error)) from error
             except OSError as error:
                 found.add("unreadable", below, error.strerror or str(error))
         for below in sorted(existing - {*self._sums}):

@@ -15,10 +15,14 @@ from cxr_embed.embeddings.parquet import parquet_parts
 from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME, Parts
 from cxr_embed.embeddings.record_files import record_parts
 from cxr_embed.embeddings.tfrecord import shard_parts
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import PlaceLost, PlaceUnavailable, UsageError
 from cxr_embed.storage.addresses import holds_only_images
 
 _SUFFIXES = (RECORD_SUFFIX, PARQUET_SUFFIX, NPZ_SUFFIX)
+
+
+class NotRead(UsageError):
+    """A packed file that cannot be read, so that it is unknown whether it is damaged."""
 
 
 def place_of_embeddings(path: str) -> str:
@@ -60,6 +64,7 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
 
     Raises:
         UsageError: nothing there, or it cannot be used.
+        PlaceLost: the service does not answer any more.
     """
     path = place_of_embeddings(path)
     files = sorted(embedding_files(path))
@@ -151,5 +156,7 @@ def _local(names: list[str]) -> Iterator[list[str]]:
 def _read(name: str) -> bytes:
     try:
         return storage.read_bytes(name)
+    except PlaceUnavailable as error:
+        raise PlaceLost(str(error)) from error
     except OSError as error:
-        raise UsageError(f"{name} cannot be read: {error.strerror or error}") from error
+        raise NotRead(f"{name} cannot be read: {error.strerror or error}") from error

@@ -14,7 +14,7 @@ from cxr_embed import storage
 from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.embeddings.parts import Names, Parts
 from cxr_embed.embeddings.record_decoder import RecordDecoder, WrongSize
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import PlaceLost, PlaceUnavailable, UsageError
 from cxr_embed.records import BadRecord, decode_record
 
 ROWS_PER_PART = 1024
@@ -106,6 +106,8 @@ class RecordFiles:
 
 def unusable(name: str, error: Exception) -> UsageError:
     """Returns what to tell a person of a record that cannot be used."""
+    if isinstance(error, PlaceUnavailable):
+        raise PlaceLost(str(error)) from error
     if isinstance(error, OSError):
         return UsageError(f"{name} cannot be read: {error.strerror or error}")
     return UsageError(
@@ -122,7 +124,11 @@ def row_bytes(out: np.ndarray) -> Iterator[memoryview]:
 
 
 def read_files(names: Sequence[str]) -> Iterator[bytes | OSError]:
-    """Yields each file's bytes, or why it cannot be read; local files one by one, others many."""
+    """Yields each file's bytes, or why it cannot be read; local files one by one, others many.
+
+    Raises:
+        PlaceLost: the service does not answer any more.
+    """
     if not names or storage.is_on_disk(names[0]):
         yield from map(_read_local, names)
         return
@@ -144,6 +150,8 @@ def _download_all(names: Sequence[str]) -> Iterator[bytes | OSError]:
 def _download(name: str) -> bytes | OSError:
     try:
         return storage.read_bytes(name)
+    except PlaceUnavailable as error:  # it says nothing about this file, nor about the next ones
+        raise PlaceLost(str(error)) from error
     except OSError as error:
         return error
 

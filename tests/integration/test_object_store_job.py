@@ -191,6 +191,25 @@ def test_the_verbs_read_and_write_there(store: Store, output: str, do: Any) -> N
     assert storage.read_start(f"{folder}/drawn.png").startswith(b"\x89PNG")
 
 
+def test_an_outage_is_no_damage_that_verify_repairs(store: Store, output: str, do: Any) -> None:
+    class Outage(BadLine):
+        def decide(self, method: str, path: str) -> str:
+            if (method == "GET" and "packed" in path and ".parquet" in path) or "/07.tfrec" in path:
+                self.share = 1.0
+            return super().decide(method, path)
+
+    for folder in (f"{store.folder}/packed", output):
+        before = contents(folder)
+        line = Outage(store.address, share=0, faults=("unavailable",))
+        with line.open() as address, store.spoken_to(address, retry_seconds=0.3):
+            ran = do("verify", f"--input_path={folder}", "--repair")
+        assert ran.status == 3
+        assert ran.err.startswith(f"cxr-embed: {folder}/")
+        assert "gave up after 0.3 s" in ran.err
+        assert ran.err.count("\n") == 1
+        assert contents(folder) == before
+
+
 def test_heads_are_trained_and_applied_there(store: Store, output: str, do: Any) -> None:
     folder = store.folder
     splits = ("train", "tune", "test")
