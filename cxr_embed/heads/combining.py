@@ -110,10 +110,12 @@ def combine(
         What was chosen. `calibrations` is empty where none was asked for.
     """
     rows, labels = tune
-    set_linear(model, lines)
     has_network = any(layer.name == "network" for layer in model.layers)
+    # The sum of both parts while the linear part is zero.
+    network = _outputs(model, "logits", embeddings, rows) if has_network else None
+    set_linear(model, lines)
     linear = _outputs(model, "linear", embeddings, rows)
-    network = _outputs(model, "network", embeddings, rows) if has_network else linear
+    network = linear if network is None else network
     found = Combined([], [])
     for column in range(labels.shape[1]):
         parts = linear[:, column], network[:, column]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import UsageError
-from cxr_embed.heads import fitting, intervals, linear, metrics, network, plots, saved
+from cxr_embed.heads import intervals, linear, metrics, network, plots, saved
 from cxr_embed.heads.dataset import Labelled
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import NetworkSettings, Standardisation
+from cxr_embed.heads.steps import StepTrainer
 
 CLASSIFIERS = ("linear", "network")
 RESULTS_NAME = "few_shot.csv"
@@ -213,7 +214,7 @@ class _Task:
             options.hidden_layer_sizes, batch_size=options.batch_size,
             learning_rate=options.learning_rate, dropout=0.0,
         )  # fmt: skip
-        trainer = fitting.StepTrainer(self._embeddings, self._standardisation, settings)
+        trainer = StepTrainer(self._embeddings, self._standardisation, settings)
 
         def score(rows: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
             steps = max(options.num_steps, _PASSES * len(rows) // options.batch_size)

@@ -6,6 +6,7 @@ the penalty means the same for embeddings of any size. A larger `C` is a weaker 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ _TRIAL_IMAGES = 8192
 _ROWS_AT_A_TIME = 4096
 # Above it float64 would double gigabytes for digits that no AUROC shows.
 _FLOAT64_BYTES = 1 << 30
+_JITTERS = (1e-9, 1e-7, 1e-5)
 
 
 class Line(NamedTuple):
@@ -223,10 +225,17 @@ def _rotated(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     rows, size = values.shape
     if rows >= size:
         return values, None
-    powers, vectors = np.linalg.eigh(values @ values.T)
-    kept = powers > powers[-1] * 1e-10
-    basis = values.T @ (vectors[:, kept] / np.sqrt(powers[kept]))
-    return values @ basis, basis
+    from scipy.linalg import solve_triangular
+
+    products = (values @ values.T).astype(np.float64)
+    mean = max(np.trace(products) / rows, 1e-30)
+    for share in _JITTERS:
+        # What this adds to the diagonal changes a solution by less than the solver's tolerance.
+        products[np.diag_indices(rows)] += share * mean
+        with contextlib.suppress(np.linalg.LinAlgError):
+            root = np.linalg.cholesky(products).astype(values.dtype)
+            return root, solve_triangular(root, values, lower=True).T
+    return values, None
 
 
 def set_linear(model: Any, lines: Sequence[Line]) -> None:

@@ -6,6 +6,7 @@ standardisation is inside. Its logit is the sum of a linear part and of a networ
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from cxr_embed.models.tensorflow.runtime import import_tensorflow
 LIMIT = 5.0
 
 _PREDICT_ROWS = 4096
+_ROWS_IN_CACHE = 32
 _STEPS_PER_EPOCH = 16
 _BATCH_SIZES = (16, 512)
 
@@ -85,6 +87,27 @@ class Standardisation:
         deviation = self.deviation * self.factor
         return replace(self, factor=deviation / (np.sqrt(np.mean(deviation**2)) or 1.0))
 
+    def take(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Returns scaled copies of some rows, float32 (len(rows), d).
+
+        A few rows at a time: the passes over them then read the processor's cache.
+        """
+        mean, scale, bound = (
+            x.astype(np.float32)
+            for x in (self.mean, self.factor / self.deviation, LIMIT * self.factor)
+        )
+        plain = np.asarray(values)
+        out = np.empty((len(rows), values.shape[1]), np.float32)
+        for start in range(0, len(rows), _ROWS_IN_CACHE):
+            part = out[start : start + _ROWS_IN_CACHE]
+            # Any other mode copies once more.
+            np.take(plain, rows[start : start + _ROWS_IN_CACHE], axis=0, out=part, mode="clip")
+            part -= mean
+            part *= scale
+            np.minimum(part, bound, out=part)
+            np.maximum(part, -bound, out=part)
+        return out
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Returns scaled embeddings, (n, d), in the precision of `values`."""
         kind = values.dtype
@@ -131,10 +154,12 @@ def build(
     standardisation: Standardisation,
     dropout: float = 0.0,
 ) -> tuple[Any, Any]:
-    """Returns two Keras models over the same layers: probabilities, and their logits.
+    """Returns the head, a Keras model that gives probabilities, and its network alone.
 
-    A logit is the output of the layer `linear` plus, with hidden layers, that of the layer
+    The head's logit is the output of the layer `linear` plus, with hidden layers, that of the layer
     `network`. `linear` starts at zero and is not trained by gradients: `linear.solve` is exact.
+    The network alone has the same layers; it takes embeddings that are scaled already and gives
+    logits. It is None without hidden layers.
 
     Args:
         size: floats in an embedding.
@@ -155,18 +180,28 @@ def build(
     logits = keras.layers.Dense(
         heads, kernel_initializer="zeros", trainable=False, name="linear"
     )(x)  # fmt: skip
+    layers = []
     for number, units in enumerate(hidden_layer_sizes, 1):
         # Batch norm's own offset makes a bias before it superfluous.
-        x = keras.layers.Dense(units, use_bias=False, name=f"hidden_{number}")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"batch_norm_{number}")(x)
-        x = keras.layers.ReLU(name=f"relu_{number}")(x)
+        layers += [
+            keras.layers.Dense(units, use_bias=False, name=f"hidden_{number}"),
+            keras.layers.BatchNormalization(momentum=0.9, name=f"batch_norm_{number}"),
+            keras.layers.ReLU(name=f"relu_{number}"),
+        ]
         if dropout:
-            x = keras.layers.Dropout(dropout, name=f"dropout_{number}")(x)
-    if hidden_layer_sizes:
-        network = keras.layers.Dense(heads, name="network")(x)
-        logits = keras.layers.Add(name="logits")([logits, network])
+            layers.append(keras.layers.Dropout(dropout, name=f"dropout_{number}"))
+    network = None
+    if layers:
+        layers.append(keras.layers.Dense(heads, name="network"))
+        scaled = keras.Input((size,), name="scaled")
+        network = keras.Model(scaled, functools.reduce(_call, layers, scaled), name="network_alone")
+        logits = keras.layers.Add(name="logits")([logits, functools.reduce(_call, layers, x)])
     probabilities = keras.layers.Activation("sigmoid", name="probabilities")(logits)
-    return keras.Model(embedding, probabilities, name="head"), keras.Model(embedding, logits)
+    return keras.Model(embedding, probabilities, name="head"), network
+
+
+def _call(value: Any, layer: Any) -> Any:
+    return layer(value)
 
 
 def masked_loss(labels: np.ndarray, class_weights: str) -> Callable[[Any, Any], Any]:
@@ -212,17 +247,28 @@ def mean_loss(labels: np.ndarray, logits: np.ndarray, class_weights: str) -> flo
     return float(each[known].mean())
 
 
-def predictor(model: Any, embeddings: MappedEmbeddings) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from rows to the model's outputs, float32 (len(rows), outputs)."""
+def predictor(
+    model: Any, embeddings: MappedEmbeddings, scaling: Standardisation | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function from rows to the model's outputs, float32 (len(rows), outputs).
+
+    Args:
+        model: Keras, over embeddings.
+        embeddings: the embeddings.
+        scaling: for a model over embeddings that are scaled already.
+    """
     tf = import_tensorflow()
     call = tf.function(
         lambda x: model(x, training=False),
         input_signature=[tf.TensorSpec((None, embeddings.size), tf.float32)],
     )
 
+    def take(rows: np.ndarray) -> np.ndarray:
+        return embeddings.values[rows] if scaling is None else scaling.take(embeddings.values, rows)
+
     def predict(rows: np.ndarray) -> np.ndarray:
         parts = [
-            call(tf.constant(embeddings.values[rows[start : start + _PREDICT_ROWS]])).numpy()
+            call(tf.constant(take(rows[start : start + _PREDICT_ROWS]))).numpy()
             for start in range(0, len(rows), _PREDICT_ROWS)
         ]
         return np.concatenate(parts) if parts else np.empty((0, model.output_shape[-1]), np.float32)

@@ -7,7 +7,7 @@ import pytest
 from sklearn import linear_model
 from synthetic import bayes_auroc, clouds, in_memory
 
-from cxr_embed.heads import combining, fitting, linear, metrics, network
+from cxr_embed.heads import combining, fitting, linear, metrics, network, steps
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import NetworkSettings
 
@@ -122,7 +122,7 @@ def test_the_fused_adam_is_keras_s_adam() -> None:
     x = rng.standard_normal((96, 6), np.float32)
     y = x[:, :1] - 2 * x[:, 1:2]
     found = []
-    for optimizer in (keras.optimizers.Adam(0.05), fitting.fused_adam(keras, 0.05)):
+    for optimizer in (keras.optimizers.Adam(0.05), steps.fused_adam(keras, 0.05)):
         model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, "tanh", True, "ones")])
         model.compile(optimizer, loss="mse", jit_compile=False)
         model.fit(x, y, batch_size=32, epochs=8, shuffle=False, verbose=0)
