@@ -69,7 +69,8 @@ def open_parts(path: str, ids: Collection[str] | None = None) -> Iterator[Parts]
     path = place_of_embeddings(path)
     files = sorted(embedding_files(path))
     is_file = len(files) == 1 and is_embedding_file(path)
-    names = [path] if is_file else [storage.join(path, file) for file in files]
+    start = storage.start_of(path)
+    names = [path] if is_file else [start + file for file in files]
     kinds = {kind_of(name) for name in names}
     if not names:
         raise UsageError(

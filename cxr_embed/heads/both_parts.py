@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_embed.heads import combining, fitting, linear, network, plots
+from cxr_embed.heads import combining, fitting, linear_paths, network, plots
 from cxr_embed.heads.calibration import Calibration
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import NetworkSettings
@@ -57,15 +57,20 @@ def train_head(
         log: receives one line of progress at a time.
     """
     own = network.standardisation_of(embeddings, train[0])
-    scalings = (own, own.in_own_proportions())
-    scaling, probes = linear.fit_heads(embeddings, train, tune, scalings, settings.class_weights)
+    limited = (own, own.in_own_proportions())
+    scalings = (*limited, *(one.unlimited() for one in limited))
+    scaling, probes = linear_paths.fit_heads(
+        embeddings, train, tune, scalings, settings.class_weights
+    )
+    wide = len(probes[0].line.weights) > embeddings.size
     embeddings.release()
     for head, probe in zip(heads, probes, strict=True):
         log(f"{head}: linear part, C = {probe.best.c:g}, tune AUROC {probe.best.tune_auroc:.4f}")
     training: dict[str, Any] = {
         "kind": "network" if settings.hidden_layer_sizes else "linear probe",
         **asdict(settings),
-        "scaling": "deviation" if scaling is own else "own proportions",
+        "scaling": "deviation" if bool(np.all(scaling.factor == own.factor)) else "own proportions",
+        "limit": scaling.limit if np.isfinite(scaling.limit) else None,
         "penalty_c": {
             head: probe.best.c for head, probe in zip(heads, probes, strict=True)
         },
@@ -78,6 +83,7 @@ def train_head(
             settings,
             _log_epochs(settings.num_epochs, log),
             standardisation=scaling,
+            wide=wide,
         )
         training |= {"epochs": len(history.epochs), "best_epoch": history.best.number,
                      "best_tune_auroc": history.best.tune_auroc,
@@ -86,7 +92,7 @@ def train_head(
         best = history.best
         log(f"kept epoch {best.number} of {len(history.epochs)}, tune AUROC {best.tune_auroc:.4f}")
     else:
-        model, _ = network.build(embeddings.size, len(heads), (), scaling)
+        model, _ = network.build(embeddings.size, len(heads), (), scaling, wide=wide)
         curve = _curve_of_penalties(probes, heads)
     combined = combining.combine(
         model, embeddings, tune, [probe.line for probe in probes], settings.class_weights,
@@ -94,7 +100,8 @@ def train_head(
     )  # fmt: skip
     if settings.hidden_layer_sizes:
         training["network_share"] = {
-            head: mixture.share for head, mixture in zip(heads, combined.mixtures, strict=True)
+            head: round(mixture.share, 4)
+            for head, mixture in zip(heads, combined.mixtures, strict=True)
         }
         for head, share in training["network_share"].items():
             log(f"{head}: the network has {share:.0%} of the weight, the linear part the rest")
@@ -132,16 +139,18 @@ def _curve_of_epochs(history: fitting.History, heads: tuple[str, ...]) -> plots.
     )
 
 
-def _curve_of_penalties(probes: list[linear.Probe], heads: tuple[str, ...]) -> plots.TrainingCurve:
+def _curve_of_penalties(
+    probes: list[linear_paths.Probe], heads: tuple[str, ...]
+) -> plots.TrainingCurve:
     longest = max(len(probe.tried) for probe in probes)
 
-    def column(probe: linear.Probe, name: str) -> list[float]:
+    def column(probe: linear_paths.Probe, name: str) -> list[float]:
         values = [float(getattr(one, name)) for one in probe.tried]
         return values + [float("nan")] * (longest - len(values))
 
     return plots.TrainingCurve(
         "C, inverse strength of the penalty",
-        list(linear.PENALTIES[:longest]),
+        list(linear_paths.PENALTIES[:longest]),
         {
             "training": _means([column(probe, "loss") for probe in probes]),
             "tune": _means([column(probe, "tune_loss") for probe in probes]),

@@ -92,3 +92,16 @@ def calibrate(
     found = classifier.decision_function(standardised)[:, None]
     line = Calibration(slope / spread, float(classifier.intercept_[0]) - slope * middle / spread)
     return line, mean_loss(labels[:, None], found, class_weights)
+
+
+def akaike_weights(losses: np.ndarray) -> np.ndarray:
+    """Returns the weights of models by their likelihood, float64 (n,), with sum 1.
+
+    Akaike, Biometrika 1979; Yao et al., "Using stacking to average Bayesian predictive
+    distributions", Bayesian Analysis 2018 (pseudo-BMA).
+
+    Args:
+        losses: (n,), negative log-likelihoods of the same images.
+    """
+    weights = np.exp(losses.min() - losses)
+    return np.asarray(weights / weights.sum())

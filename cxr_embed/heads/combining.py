@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cxr_embed.heads.calibration import Calibration, calibrate
+from cxr_embed.heads.calibration import Calibration, akaike_weights, calibrate
 from cxr_embed.heads.linear import Line, set_linear
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import import_keras, predictor
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
-# How much the likelihood of the tune split must rise for the network to have all the weight: as
-# much as Akaike's criterion asks for two more parameters. A gain by chance is seldom larger.
-_NATS = 2.0
+# How much the likelihood of the tune split must rise for a network that gets all the weight to be
+# as likely as none. The epoch that was kept is the best of many on the same split, so that a
+# useless network gains a few nats by chance.
+_NATS = 8.0
 
 
 class Mixture(NamedTuple):
@@ -53,6 +54,8 @@ def choose(
 ) -> Mixture:
     """Chooses how much weight the network gets, by the loss after calibration.
 
+    The share is the mean of several, each weighted by its likelihood on the tune split.
+
     Args:
         linear: (n,), logits of the linear part on the tune split.
         network: (n,), likewise of the network.
@@ -60,12 +63,11 @@ def choose(
         class_weights: `none` or `balanced`.
     """
     n = int((~np.isnan(labels)).sum())
-    found = []
+    losses = []
     for share in SHARES:
-        mixture = mix(linear, network, share)
-        loss = calibrate(labels, mixture.apply(linear, network), class_weights)[1]
-        found.append((n * loss + _NATS * share, mixture))
-    return min(found, key=lambda one: one[0])[1]
+        logits = mix(linear, network, share).apply(linear, network)
+        losses.append(n * calibrate(labels, logits, class_weights)[1] + _NATS * share)
+    return mix(linear, network, float(np.dot(akaike_weights(np.array(losses)), SHARES)))
 
 
 def mix(linear: np.ndarray, network: np.ndarray, share: float) -> Mixture:

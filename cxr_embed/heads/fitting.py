@@ -76,6 +76,7 @@ def fit(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     *,
     standardisation: Standardisation | None = None,
+    wide: bool = False,
 ) -> tuple[Any, History]:
     """Trains a network and keeps the epoch whose loss on the tune split is lowest.
 
@@ -88,6 +89,7 @@ def fit(
         settings: of the training.
         on_epoch: is called after each epoch.
         standardisation: of the embeddings; None computes it from the training split.
+        wide: as in `network.build`.
 
     Returns:
         The Keras model that gives probabilities, its linear part still zero, and its history.
@@ -96,8 +98,9 @@ def fit(
     rows, labels = train
     scaling = standardisation or standardisation_of(embeddings, rows)
     model, alone = build(
-        embeddings.size, labels.shape[1], settings.hidden_layer_sizes, scaling, settings.dropout
-    )
+        embeddings.size, labels.shape[1], settings.hidden_layer_sizes, scaling, settings.dropout,
+        wide=wide,
+    )  # fmt: skip
     steps = Steps(alone, settings.learning_rate, masked_loss(labels, settings.class_weights))
     predict = predictor(alone, embeddings, scaling)
     rng = np.random.default_rng(settings.seed)

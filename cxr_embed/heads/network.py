@@ -18,11 +18,13 @@ from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
 # Standardised floats are limited to so many standard deviations: rare extreme values would decide
-# both parts of a head.
+# both parts of a head, where they say little.
 LIMIT = 5.0
 
 _PREDICT_ROWS = 4096
 _ROWS_IN_CACHE = 32
+# Of a float32: what varies by less does not vary.
+_LAST_DIGIT = 2.0**-26
 _STEPS_PER_EPOCH = 16
 _BATCH_SIZES = (16, 512)
 
@@ -73,11 +75,13 @@ class Standardisation:
         mean: float64 (d,), of each float of an embedding.
         deviation: float64 (d,); 1 where a float never varies.
         factor: float64 (d,); 1, or see `in_own_proportions`; 0 where a float never varies.
+        limit: deviations from the mean, at most: LIMIT, or infinity.
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     factor: np.ndarray
+    limit: float = LIMIT
 
     def in_own_proportions(self) -> Standardisation:
         """Returns the scaling that keeps the floats' deviations relative to each other.
@@ -87,15 +91,19 @@ class Standardisation:
         deviation = self.deviation * self.factor
         return replace(self, factor=deviation / (np.sqrt(np.mean(deviation**2)) or 1.0))
 
+    def unlimited(self) -> Standardisation:
+        """Returns the scaling that leaves extreme values as they are."""
+        return replace(self, limit=float("inf"))
+
     def take(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Returns scaled copies of some rows, float32 (len(rows), d).
 
         A few rows at a time: the passes over them then read the processor's cache.
         """
-        mean, scale, bound = (
-            x.astype(np.float32)
-            for x in (self.mean, self.factor / self.deviation, LIMIT * self.factor)
+        mean, scale, factor = (
+            x.astype(np.float32) for x in (self.mean, 1 / self.deviation, self.factor)
         )
+        is_equal = bool((factor == 1).all())
         plain = np.asarray(values)
         out = np.empty((len(rows), values.shape[1]), np.float32)
         for start in range(0, len(rows), _ROWS_IN_CACHE):
@@ -104,15 +112,18 @@ class Standardisation:
             np.take(plain, rows[start : start + _ROWS_IN_CACHE], axis=0, out=part, mode="clip")
             part -= mean
             part *= scale
-            np.minimum(part, bound, out=part)
-            np.maximum(part, -bound, out=part)
+            if np.isfinite(self.limit):
+                np.clip(part, -self.limit, self.limit, out=part)
+            if not is_equal:
+                part *= factor
         return out
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Returns scaled embeddings, (n, d), in the precision of `values`."""
         kind = values.dtype
         scaled = (values - self.mean.astype(kind)) / self.deviation.astype(kind)
-        np.clip(scaled, -LIMIT, LIMIT, out=scaled)
+        if np.isfinite(self.limit):
+            np.clip(scaled, -self.limit, self.limit, out=scaled)
         scaled *= self.factor.astype(kind)
         return scaled
 
@@ -142,7 +153,7 @@ def standardisation_of(embeddings: MappedEmbeddings, rows: np.ndarray) -> Standa
     mean = total / len(rows)
     variance = np.maximum(squares / len(rows) - mean**2, 0)
     scale = np.maximum(np.abs(shift + mean), 1e-12)
-    varies = variance > (1e-6 * scale) ** 2
+    varies = variance > (_LAST_DIGIT * scale) ** 2
     deviation = np.where(varies, np.sqrt(variance), 1.0)
     return Standardisation(shift + mean, deviation, varies.astype(np.float64))
 
@@ -153,6 +164,8 @@ def build(
     hidden_layer_sizes: Sequence[int],
     standardisation: Standardisation,
     dropout: float = 0.0,
+    *,
+    wide: bool = False,
 ) -> tuple[Any, Any]:
     """Returns the head, a Keras model that gives probabilities, and its network alone.
 
@@ -168,18 +181,21 @@ def build(
             them makes a linear model.
         standardisation: of the embeddings.
         dropout: share of a hidden layer's units that a step leaves out.
+        wide: whether the linear part takes standardised embeddings without limit, too.
     """
     keras = import_keras()
     embedding = keras.Input((size,), name="embedding")
     x = keras.layers.Normalization(
         mean=standardisation.mean, variance=standardisation.deviation**2, name="standardise"
     )(embedding)
-    x = keras.ops.clip(x, -LIMIT, LIMIT)
-    if np.any(standardisation.factor != 1):
-        x = keras.layers.Rescaling(standardisation.factor.tolist(), name="proportions")(x)
+    limited = keras.ops.clip(x, -LIMIT, LIMIT)
+    linear_input = keras.layers.Concatenate(name="both")([limited, x]) if wide else limited
     logits = keras.layers.Dense(
         heads, kernel_initializer="zeros", trainable=False, name="linear"
-    )(x)  # fmt: skip
+    )(linear_input)  # fmt: skip
+    x = limited if np.isfinite(standardisation.limit) else x
+    if np.any(standardisation.factor != 1):
+        x = keras.layers.Rescaling(standardisation.factor.tolist(), name="proportions")(x)
     layers = []
     for number, units in enumerate(hidden_layer_sizes, 1):
         # Batch norm's own offset makes a bias before it superfluous.

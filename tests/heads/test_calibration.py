@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from cxr_embed.heads.calibration import Calibration, calibrate
+from cxr_embed.heads.calibration import Calibration, akaike_weights, calibrate
 from cxr_embed.heads.metrics import auroc
 
 
@@ -68,3 +68,8 @@ def test_balanced_classes_are_balanced_in_the_calibration() -> None:
     probabilities = 1 / (1 + np.exp(-found.apply(logits)))
     weights = np.where(labels == 1, 1 / labels.mean(), 1 / (1 - labels.mean()))
     assert np.average(probabilities, weights=weights) == pytest.approx(0.5, abs=0.01)
+
+
+def test_weights_of_models_are_their_likelihoods() -> None:
+    found = akaike_weights(np.array([2000.0, 2000 + np.log(3), 3000]))
+    np.testing.assert_allclose(found, [0.75, 0.25, 0], atol=1e-12)

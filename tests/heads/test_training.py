@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn import linear_model
 from synthetic import bayes_auroc, clouds, in_memory
 
-from cxr_embed.heads import combining, fitting, linear, metrics, network, steps
+from cxr_embed.heads import combining, fitting, linear, linear_paths, metrics, network, steps
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import NetworkSettings
 
@@ -151,6 +153,87 @@ def test_standardisation_is_exact_and_leaves_constants_alone() -> None:
     assert np.mean(own.factor**2) == pytest.approx(1)
 
 
+def test_scaled_rows_are_the_same_one_by_one_and_in_blocks() -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.standard_t(2, (100, 7)) * [1, 9, 1e-3, 1, 1, 1, 0] + 3).astype(np.float32)
+    embeddings, _ = in_memory(values, np.zeros(100), ["train"] * 100)
+    own = network.standardisation_of(embeddings, np.arange(100))
+    rows = rng.permutation(100)[:77]
+    for scaling in (own, own.in_own_proportions(), own.unlimited()):
+        found = scaling.take(values, rows)
+        np.testing.assert_allclose(found, scaling.apply(values[rows]), rtol=1e-4, atol=1e-5)
+        head, alone = network.build(7, 1, (4,), scaling)  # its linear part is zero
+        logits = network.predictor(alone, embeddings, scaling)(rows)
+        by_head = network.predictor(head, embeddings)(rows)
+        np.testing.assert_allclose(by_head, 1 / (1 + np.exp(-logits)), atol=1e-4)
+    assert np.abs(own.take(values, rows)).max() == network.LIMIT
+    assert np.abs(own.unlimited().take(values, rows)).max() > network.LIMIT
+
+
+def test_floats_that_vary_in_their_last_digits_count() -> None:
+    """A large mean leaves a float32 few digits; what they say is used all the same."""
+    values = np.repeat([[8192.0, 8192.0]], 50, axis=0).astype(np.float32)
+    values[::2, 0] = np.nextafter(np.float32(8192), np.float32(9000))
+    embeddings, _ = in_memory(values, np.zeros(50), ["train"] * 50)
+    assert network.standardisation_of(embeddings, np.arange(50)).factor.tolist() == [1, 0]
+
+
+def _probe(values: np.ndarray, labels: np.ndarray, train: int) -> tuple[Any, float]:
+    """Returns the chosen scaling and the AUROC of a linear part on what it has not seen."""
+    count = len(values)
+    embeddings, _ = in_memory(values.astype(np.float32), labels, ["train"] * count)
+    rows, tune, test = np.split(np.arange(count), [train, train + 200])
+    own = network.standardisation_of(embeddings, rows)
+    chosen, (probe,) = linear_paths.fit_heads(
+        embeddings, (rows, labels[rows, None]), (tune, labels[tune, None]),
+        [own, own.unlimited()], "none",
+    )  # fmt: skip
+    parts = [linear.scaled(embeddings.take(test), one) for one in (own, own.unlimited())]
+    wide = np.concatenate(parts, axis=1)[:, : len(probe.line.weights)]
+    logits = wide @ probe.line.weights
+    return chosen, metrics.auroc(labels[test], logits)
+
+
+def test_extreme_values_count_where_they_say_something() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_t(2, (3000, 20))
+    says = (values.sum(axis=1) + rng.standard_normal(3000) > 0).astype(np.float32)
+    assert _probe(values, says, 1000)[1] > 0.97
+    signs = (np.sign(values).sum(axis=1) + rng.standard_normal(3000) > 0).astype(np.float32)
+    chosen, auroc = _probe(values, signs, 1000)
+    assert chosen.limit == network.LIMIT
+    assert auroc > 0.75
+    # Next to nothing is beyond the limit: the other scaling is not even tried.
+    assert _probe(rng.standard_normal((1500, 20)), says[:1500], 1000)[0].limit == network.LIMIT
+
+
+@pytest.mark.parametrize("kind", ["noise", "few factors"])
+def test_fewer_images_than_floats_give_the_same_solution(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((40, 90))
+    if kind == "few factors":  # their products have no inverse
+        values = values[:, :3] @ rng.standard_normal((3, 90))
+    labels = (values[:, 0] + rng.standard_normal(40) > 0).astype(np.float32)
+    line, _ = linear.solve(values, labels, 0.1, "none")
+    fewer, basis = linear.rotated(values)
+    assert fewer.shape == (40, 40)
+    assert basis is not None
+    again, _ = linear.solve(fewer, labels, 0.1, "none")
+    np.testing.assert_allclose(basis @ again.weights, line.weights, atol=1e-4)
+
+
+def test_batches_come_in_order_and_errors_come_through() -> None:
+    def make(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if order[0] == 4:
+            raise OSError("the file is gone")
+        return order, order
+
+    found = steps.ahead(make, np.arange(9)[:, None])
+    assert [int(next(found)[0][0]) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(OSError, match="gone"):
+        next(found)
+
+
 def test_a_linear_probe_solves_the_problem() -> None:
     """The gradient of the penalised loss vanishes: nothing is left to iterate over."""
     values, labels = clouds(800, 12, 1.5)
@@ -170,7 +253,7 @@ def test_the_probe_as_keras_model_gives_the_same_probabilities(
 ) -> None:
     embeddings, labels = data
     scale = network.standardisation_of(embeddings, TRAIN)
-    chosen, probes = linear.fit_heads(
+    chosen, probes = linear_paths.fit_heads(
         embeddings, (TRAIN, labels[TRAIN]), (TUNE, labels[TUNE]),
         [scale, scale.in_own_proportions()], "none",
     )  # fmt: skip
@@ -180,7 +263,7 @@ def test_the_probe_as_keras_model_gives_the_same_probabilities(
     tune = (TUNE, labels[TUNE])
     found = combining.combine(model, embeddings, tune, [line], "none", calibrated=True)
     by_keras = network.predictor(model, embeddings)(TEST)[:, 0]
-    logits = linear.scaled(embeddings.take(TEST), chosen) @ line.weights + line.bias
+    logits = linear.scaled(embeddings.take(TEST), scale) @ line.weights + line.bias
     calibrated = found.calibrations[0].apply(logits)
     np.testing.assert_allclose(by_keras, 1 / (1 + np.exp(-calibrated)), atol=1e-4)
     assert metrics.auroc(labels[TEST, 0], by_keras) == pytest.approx(
