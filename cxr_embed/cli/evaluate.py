@@ -111,7 +111,7 @@ def _evaluate(
     values: flags.FlagValues, log: Log
 ) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
     """Evaluates predictions and prints the figures; returns them by head, and files by name."""
-    from cxr_embed.heads import evaluation, operating_points, predictions
+    from cxr_embed.heads import evaluation, evaluation_lines, operating_points, predictions
 
     rules = tuple(
         operating_points.parse_rule(text) for text in values.operating_points.split(",") if text
@@ -129,7 +129,7 @@ def _evaluate(
             )
         for head in shared:
             result[head]["comparison"] = evaluation.compare(found, other, head, options)
-    for line in evaluation.lines(result):
+    for line in evaluation_lines.lines(result):
         print(line)
     files = {evaluation.TABLE_NAME: evaluation.table(result, subgroups=False)}
     if options.subgroup_columns:
@@ -176,6 +176,7 @@ def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
 
 def _options(values: flags.FlagValues, found: Predictions, rules: Any, log: Log) -> Options:
     """Returns what to measure, with the splits that there are."""
+    from cxr_embed.heads import reliability, saved
     from cxr_embed.heads.evaluation import Options
 
     there = sorted({split for split in found.splits.tolist() if split})
@@ -198,4 +199,8 @@ def _options(values: flags.FlagValues, found: Predictions, rules: Any, log: Log)
     return Options(
         split, tune, rules, tuple(dict.fromkeys(columns)),
         values.num_bootstrap, values.seed,
+        reliability.read_calibrations(
+            values.head or values.predictions.removesuffix(f"/{saved.PREDICTIONS_NAME}"),
+            found.heads,
+        ),
     )  # fmt: skip

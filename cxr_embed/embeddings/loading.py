@@ -25,6 +25,7 @@ def load_embeddings(
     ids: Collection[str] | None = None,
     *,
     missing: Literal["error", "ignore"] = "error",
+    mixed_settings: bool = False,
 ) -> Embeddings:
     """Reads embeddings into memory.
 
@@ -35,6 +36,7 @@ def load_embeddings(
             were made at different times: see `merge` for images that are in several.
         ids: only these dicom ids. Of records, only theirs are opened.
         missing: whether an id that is not there is an error.
+        mixed_settings: accept several sets that were made with different settings.
 
     Returns:
         All embeddings, in the order of the paths and of the records' paths. The matrix of one
@@ -42,10 +44,15 @@ def load_embeddings(
 
     Raises:
         UsageError: nothing there, something damaged, embeddings of different sizes, an id that is
-            missing, or an image that has different embeddings in two sets.
+            missing, an image that has different embeddings in two sets, or sets that were made
+            with different settings.
     """
     names = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
     wanted = None if ids is None else frozenset(ids)
+    if len(names) > 1:
+        from cxr_embed.embeddings.settings import common_fingerprint
+
+        common_fingerprint(names, mixed_settings)
     sets = [_load_one(name, wanted) for name in names]
     found = sets[0] if len(sets) == 1 else merge(names, sets)[0]
     if wanted is not None and missing == "error":

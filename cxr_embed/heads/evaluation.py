@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from cxr_embed.errors import UsageError
-from cxr_embed.heads import intervals, metrics, plots, saved
+from cxr_embed.heads import decision_curve, intervals, metrics, plots, reliability, saved
+from cxr_embed.heads.bands import calibration_band, precision_band, roc_band
+from cxr_embed.heads.calibration import Calibration
 from cxr_embed.heads.delong import delong_test
 from cxr_embed.heads.intervals import number
 from cxr_embed.heads.operating_points import RATES, Rule, choose_threshold, rates
@@ -39,6 +41,7 @@ class Options:
         subgroup_columns: names in `Predictions.extras`.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        calibrations: by head, what the probabilities were calibrated by, where that is known.
     """
 
     split: str | None
@@ -47,6 +50,7 @@ class Options:
     subgroup_columns: tuple[str, ...] = ()
     resamples: int = 1000
     seed: int = 0
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,14 @@ def _evaluate_head(predictions: Predictions, head: str, options: Options) -> dic
     points = _choose_points(predictions, head, options, part)
     found: dict[str, Any] = {"split": options.split, **part.counts()}
     found |= estimate_part(part, points, options)
+    if head in options.calibrations:
+        found["before_calibration"] = reliability.before(
+            part.labels, part.scores, part.groups, options.calibrations[head],
+            resamples=options.resamples, seed=options.seed,
+        )  # fmt: skip
+    found["decision_curve"] = decision_curve.as_json(
+        decision_curve.curve(part.labels, part.scores, [])
+    )
     found["subgroups"] = {
         column: {
             value or "(blank)": {
@@ -267,16 +279,18 @@ def _flat(part: dict[str, Any]) -> list[tuple[str, dict[str, float | None]]]:
 
 
 def pictures(predictions: Predictions, options: Options) -> dict[str, bytes]:
-    """Returns ROC, precision-recall and calibration plots with bands of 95 %, by file name."""
+    """Returns the plots, with bands of 95 %, and the table of decision curves, by file name."""
+    curves = {}
     shown, bands = {}, {"roc": {}, "pr": {}, "calibration": {}}  # type: ignore[var-annotated]
     for head in predictions.heads:
         part = part_of(predictions, head, predictions.of(head, options.split))
         shown[head] = (part.labels, part.scores)
         resamples = min(options.resamples, _BAND_RESAMPLES)
         drawn = list(intervals.resamples(part.groups, resamples, options.seed))
+        curves[head] = decision_curve.curve(part.labels, part.scores, drawn)
         for name, band in (
-            ("roc", plots.roc_band), ("pr", plots.precision_band),
-            ("calibration", plots.calibration_band),
+            ("roc", roc_band), ("pr", precision_band),
+            ("calibration", calibration_band),
         ):  # fmt: skip
             ends = band(part.labels, part.scores, drawn)
             if ends is not None:
@@ -285,47 +299,12 @@ def pictures(predictions: Predictions, options: Options) -> dict[str, bytes]:
     return {
         "roc.png": plots.roc(shown, title, bands["roc"]),
         "pr.png": plots.precision_recall(shown, title, bands["pr"]),
-        "calibration.png": plots.calibration(shown, title, bands["calibration"]),
+        "calibration.png": plots.calibration(
+            shown,
+            title,
+            bands["calibration"],
+            reliability.plain_scores(shown, options.calibrations),
+        ),
+        decision_curve.PLOT_NAME: decision_curve.plot(curves, title),
+        decision_curve.TABLE_NAME: decision_curve.table(curves),
     }
-
-
-def lines(evaluation: dict[str, Any]) -> Iterator[str]:
-    """Yields the metrics as lines of text."""
-    for head, found in evaluation.items():
-        where = "all images" if found["split"] is None else f"split {found['split']}"
-        yield (
-            f"{head}, {where}: {found['n']} images, {found['n_positive']} positive, "
-            f"{found['patients']} patients"
-        )
-        for name in FIGURES:
-            yield f"  {name.replace('_', ' '):<28} {text_of(found[name])}"
-        for point in found["operating_points"]:
-            threshold = "none" if point["threshold"] is None else f"{point['threshold']:.4f}"
-            yield f"  {point['rule']}: threshold {threshold}, chosen on {point['chosen_on']}"
-            for name in RATES:
-                yield f"    {name:<26} {text_of(point[name])}"
-        for column, values in found["subgroups"].items():
-            yield f"  AUROC by {column}"
-            for value, part in values.items():
-                yield f"    {value:<26} {text_of(part['auroc'])}, {part['n']} images"
-        if "comparison" in found:
-            yield from _comparison_lines(found["comparison"])
-
-
-def _comparison_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"  compared on {found['n']} images, {found['patients']} patients"
-    yield f"    AUROC {found['auroc']:.3f} against {found['auroc_other']:.3f}"
-    for name, title in (("delong", "DeLong"), ("bootstrap_by_patient", "bootstrap by patient")):
-        estimate = {"value": found["difference"], **found[name]}
-        p = f", p = {found[name]['p']:.3g}" if "p" in found[name] else ""
-        yield f"    difference, {title}: {text_of(estimate)}{p}"
-
-
-def text_of(estimate: dict[str, float | None]) -> str:
-    """Returns `0.873 (0.851 to 0.893)`."""
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    if value is None:
-        return "not defined"
-    if low is None or high is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import mmap
@@ -19,9 +18,9 @@ import numpy as np
 from cxr_embed import storage
 from cxr_embed.embeddings.loading import load_embeddings, merge
 from cxr_embed.embeddings.opening import place_of_embeddings
+from cxr_embed.embeddings.settings import common_fingerprint
 from cxr_embed.errors import UsageError
-from cxr_embed.runs.fingerprint import Fingerprint, differences, read_output_config
-from cxr_embed.runs.fingerprint import merged as merged_fingerprint
+from cxr_embed.runs.fingerprint import Fingerprint
 from cxr_embed.storage.cache import cache_folder
 
 # Smaller ones are read again each time: that takes seconds, and needs no cache.
@@ -116,7 +115,7 @@ def open_embeddings(
     given = [paths] if isinstance(paths, str) else list(dict.fromkeys(paths))
     names = [place_of_embeddings(name) for name in given]
     source = ", ".join(names)
-    fingerprint = _common_fingerprint(names, mixed_settings, log)
+    fingerprint = common_fingerprint(names, mixed_settings, log)
     base = _cache_path(names)
     kept = _read_kept(base, source, fingerprint) if base else None
     if kept:
@@ -153,40 +152,6 @@ def _load(names: list[str], source: str, fingerprint: Fingerprint | None) -> Map
     return MappedEmbeddings(
         source, merged.ids, merged.image_ids, merged.values, fingerprint, tuple(names), set_of_row
     )
-
-
-def _common_fingerprint(
-    names: list[str], mixed_settings: bool, log: Callable[[str], None]
-) -> Fingerprint | None:
-    """Returns how all sets were made; None where one does not record it, or they differ."""
-    fingerprints = [_fingerprint_of(name) for name in names]
-    known = [(n, f) for n, f in zip(names, fingerprints, strict=True) if f is not None]
-    for name, other in known[1:]:
-        changed = differences(known[0][1], other)
-        if changed:
-            line = (
-                f"{known[0][0]} and {name} were made with different settings ({', '.join(changed)})"
-            )
-            if not mixed_settings:
-                raise UsageError(f"{line}: pass --mixed_settings if you know that they fit")
-            log(f"warning: {line}")
-            return None
-    if len(known) == len(names):
-        return functools.reduce(merged_fingerprint, [f for _, f in known])
-    if len(names) > 1:
-        unknown = next(n for n, f in zip(names, fingerprints, strict=True) if f is None)
-        log(
-            f"warning: {unknown} does not record how its embeddings were made: the sets may not fit"
-        )
-    return None
-
-
-def _fingerprint_of(path: str) -> Fingerprint | None:
-    is_folder = Path(path).is_dir() if storage.is_on_disk(path) else True
-    if not is_folder:
-        return None
-    config = read_output_config(path)
-    return config.fingerprint if config else None
 
 
 def _state_of(path: str) -> str | None:

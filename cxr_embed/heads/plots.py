@@ -11,6 +11,7 @@ import numpy as np
 
 from cxr_embed.errors import UsageError
 from cxr_embed.heads import metrics
+from cxr_embed.heads.bands import GRID
 
 # Labels and probabilities of one head.
 Scored = tuple[np.ndarray, np.ndarray]
@@ -22,7 +23,6 @@ _GREY = "#888888"
 _STYLES = ("-", "--", ":")
 _SIZE = (5.6, 5.2)
 _DPI = 130
-_GRID = np.linspace(0, 1, 201)
 _LEGEND_INSIDE = 8
 
 
@@ -54,9 +54,9 @@ def training_curve(curve: TrainingCurve) -> bytes:
     for (name, values), style in zip(curve.loss.items(), _STYLES, strict=False):
         upper.plot(curve.x, values, style, color=_GREY, marker=marker, markersize=3.5, label=name)
     upper.set_ylabel("loss")
-    _legend(upper, len(curve.loss), "best")
+    legend(upper, len(curve.loss), "best")
     for number, (name, values) in enumerate(curve.tune_auroc.items()):
-        colour, style = _look(number)
+        colour, style = look(number)
         lower.plot(curve.x, values, style, color=colour, marker=marker, markersize=3.5, label=name)
         best = curve.best[min(number, len(curve.best) - 1)]
         at = list(curve.x).index(best)
@@ -69,7 +69,7 @@ def training_curve(curve: TrainingCurve) -> bytes:
             axes.set_xscale("log")
         elif len(curve.x) < 2 or max(curve.x) <= 12:
             axes.set_xticks(list(curve.x))
-    _legend(lower, len(curve.tune_auroc) + 1, "best")
+    legend(lower, len(curve.tune_auroc) + 1, "best")
     return png(figure)
 
 
@@ -80,7 +80,7 @@ def roc(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> 
     drawn = 0
     for name, ranking in _rankings(heads):
         _, true, false = ranking.curve()
-        colour, style = _look(drawn)
+        colour, style = look(drawn)
         x, y = np.append(0, false / false[-1]), np.append(0, true / true[-1])
         axes.plot(x, y, style, color=colour, label=f"{name}  {ranking.auroc():.3f}")
         _band(axes, bands, name, colour)
@@ -89,7 +89,7 @@ def roc(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> 
     axes.set_ylabel("sensitivity")
     axes.set_title(f"ROC, {title}")
     _square(axes)
-    _legend(axes, drawn, "lower right", "AUROC")
+    legend(axes, drawn, "lower right", "AUROC")
     return png(figure)
 
 
@@ -99,7 +99,7 @@ def precision_recall(heads: Mapping[str, Scored], title: str, bands: Bands | Non
     drawn = 0
     for name, ranking in _rankings(heads):
         _, true, false = ranking.curve()
-        colour, style = _look(drawn)
+        colour, style = look(drawn)
         x = np.append(0, true / true[-1])
         precision = true / (true + false)
         axes.step(
@@ -114,12 +114,24 @@ def precision_recall(heads: Mapping[str, Scored], title: str, bands: Bands | Non
     axes.set_ylabel("precision (positive predictive value)")
     axes.set_title(f"Precision and recall, {title}")
     _square(axes)
-    _legend(axes, drawn + 1, "best", "average precision")
+    legend(axes, drawn + 1, "best", "average precision")
     return png(figure)
 
 
-def calibration(heads: Mapping[str, Scored], title: str, bands: Bands | None = None) -> bytes:
-    """Draws the share of positives against the probability, in bins of equally many images."""
+def calibration(
+    heads: Mapping[str, Scored],
+    title: str,
+    bands: Bands | None = None,
+    before: Mapping[str, Scored] | None = None,
+) -> bytes:
+    """Draws the share of positives against the probability, in bins of equally many images.
+
+    Args:
+        heads: by name.
+        title: of the plot.
+        bands: ends of intervals.
+        before: what the heads gave before their calibration, as thin lines.
+    """
     figure, axes = new_panels(1, _SIZE)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":", label="perfect")
     drawn = 0
@@ -127,19 +139,26 @@ def calibration(heads: Mapping[str, Scored], title: str, bands: Bands | None = N
         if not len(labels):
             continue
         bins = metrics.calibration_bins(labels, scores)
-        colour, style = _look(drawn)
+        colour, style = look(drawn)
         x, y = [one.predicted for one in bins], [one.observed for one in bins]
         score = metrics.brier(labels, scores)
         axes.plot(x, y, style, color=colour, marker="o", markersize=4, label=f"{name}  {score:.3f}")
+        if before and name in before:
+            bins = metrics.calibration_bins(*before[name])
+            x_before, y_before = [one.predicted for one in bins], [one.observed for one in bins]
+            axes.plot(x_before, y_before, ":", color=colour, marker="x", markersize=4, linewidth=1)
         if bands and name in bands:
             low, high = bands[name]
             axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=1.2)
         drawn += 1
+    if before:
+        axes.plot([], [], ":", color=_GREY, marker="x", markersize=4, linewidth=1,
+                  label="before calibration")  # fmt: skip
     axes.set_xlabel("predicted probability")
     axes.set_ylabel("share of positives")
     axes.set_title(f"Calibration, {title}")
     _square(axes)
-    _legend(axes, drawn + 1, "best", "Brier score")
+    legend(axes, drawn + 1 + bool(before), "best", "Brier score")
     return png(figure)
 
 
@@ -170,7 +189,7 @@ def few_shot(heads: Mapping[str, Sequence[FewShotLine]]) -> bytes:
     panels = grid.ravel()
     for axes, (head, lines) in zip(panels, heads.items(), strict=False):
         for number, line in enumerate(lines):
-            colour, _ = _look(number)
+            colour, _ = look(number)
             axes.plot(
                 line.n_per_class, line.auroc, color=colour, marker="os^v"[number % 4],
                 markersize=4, label=line.name,
@@ -191,58 +210,9 @@ def few_shot(heads: Mapping[str, Sequence[FewShotLine]]) -> bytes:
     return png(figure)
 
 
-def roc_band(labels: np.ndarray, scores: np.ndarray, resamples: Sequence[np.ndarray]) -> Any:
-    """Returns lower and upper ends of the sensitivity over a grid of 1 - specificity."""
-    ranking = metrics.Ranking(labels, scores)
-
-    def height(weights: np.ndarray) -> np.ndarray | None:
-        _, true, false = ranking.curve(weights)
-        if not true[-1] or not false[-1]:
-            return None
-        return np.interp(_GRID, np.append(0, false / false[-1]), np.append(0, true / true[-1]))
-
-    return _ends([found for w in resamples if (found := height(w)) is not None])
-
-
-def precision_band(labels: np.ndarray, scores: np.ndarray, resamples: Sequence[np.ndarray]) -> Any:
-    """Returns lower and upper ends of the precision over a grid of recall."""
-    ranking = metrics.Ranking(labels, scores)
-
-    def height(weights: np.ndarray) -> np.ndarray | None:
-        _, true, false = ranking.curve(weights)
-        if not true[-1] or not false[-1]:
-            return None
-        seen = true + false > 0
-        recall, precision = true[seen] / true[-1], true[seen] / (true + false)[seen]
-        return precision[np.minimum(np.searchsorted(recall, _GRID - 1e-12), len(recall) - 1)]
-
-    return _ends([found for w in resamples if (found := height(w)) is not None])
-
-
-def calibration_band(
-    labels: np.ndarray, scores: np.ndarray, resamples: Sequence[np.ndarray]
-) -> Any:
-    """Returns lower and upper ends of each bin's share of positives."""
-    numbers = metrics.bin_numbers(scores)
-    filled = np.bincount(numbers) > 0
-    draws = []
-    for weights in resamples:
-        n = np.bincount(numbers, weights, len(filled))[filled]
-        hits = np.bincount(numbers, weights * labels, len(filled))[filled]
-        draws.append(np.divide(hits, n, out=np.full(len(n), np.nan), where=n > 0))
-    return _ends(draws)
-
-
-def _ends(draws: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    if not draws:
-        return None
-    low, high = np.nanquantile(np.stack(draws), [0.025, 0.975], axis=0)
-    return low, high
-
-
 def _band(axes: Any, bands: Bands | None, name: str, colour: str) -> None:
     if bands and name in bands:
-        axes.fill_between(_GRID, *bands[name], color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(GRID, *bands[name], color=colour, alpha=0.15, linewidth=0)
 
 
 def _rankings(heads: Mapping[str, Scored]) -> list[tuple[str, metrics.Ranking]]:
@@ -253,7 +223,7 @@ def _rankings(heads: Mapping[str, Scored]) -> list[tuple[str, metrics.Ranking]]:
     ]
 
 
-def _look(number: int) -> tuple[str, str]:
+def look(number: int) -> tuple[str, str]:
     """Returns colour and line style; together they distinguish 21 lines."""
     return COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % len(_STYLES)]
 
@@ -287,7 +257,7 @@ def _square(axes: Any) -> None:
     axes.set_aspect("equal")
 
 
-def _legend(axes: Any, lines: int, place: str, title: str | None = None) -> None:
+def legend(axes: Any, lines: int, place: str, title: str | None = None) -> None:
     """Adds a legend: inside where it fits, beside the picture where it would hide the curves."""
     handles, _ = axes.get_legend_handles_labels()
     if not handles:

@@ -246,9 +246,12 @@ def test_evaluate_from_a_training_run(trained: Path, do: Any, tmp_path: Path) ->
     assert (ran.status, ran.err) == (0, "")
     assert {path.name for path in (tmp_path / "e").iterdir()} == {
         "evaluation.json", "evaluation.csv", "subgroups.csv", "roc.png", "pr.png",
-        "calibration.png", "command.txt",
+        "calibration.png", "decision_curve.png", "decision_curve.csv", "command.txt",
     }  # fmt: skip
     found = json.loads((tmp_path / "e/evaluation.json").read_text())
+    before = found["EFFUSION"]["before_calibration"]
+    assert before["brier"]["value"] != found["EFFUSION"]["brier"]["value"]
+    assert "; before calibration" in ran.out
     assert found["EFFUSION"]["patients"] == 20
     assert set(found["AIRSPACE_OPACITY"]["subgroups"]["sex"]) == {"F", "M"}
     assert 0 <= found["AIRSPACE_OPACITY"]["comparison"]["delong"]["p"] <= 1

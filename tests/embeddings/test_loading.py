@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cxr_embed
+from cxr_embed.elements import CONFIG_NAME
 from cxr_embed.embeddings.collection import Embeddings
 from cxr_embed.embeddings.loading import merge
 from cxr_embed.errors import UsageError
@@ -69,3 +71,13 @@ def test_file_names_that_repeat_within_a_set_do_not_identify_an_image() -> None:
     found, set_of_row = merge(["a", "b"], [mirrored, other])
     assert found.image_ids == ["p1/IM1.dcm", "p2/IM1.dcm", "p3/IM1.dcm"]
     assert set_of_row.tolist() == [0, 0, 1]
+
+
+def test_sets_that_were_made_with_different_settings_are_refused(tmp_path: Path) -> None:
+    sets = [_write(tmp_path / name, [row]) for row, name in enumerate("ab")]
+    for number, folder in enumerate(sets):
+        config = {"model_sha256": str(number), "embedding_size": 4}
+        Path(folder, CONFIG_NAME).write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"different settings .model_sha256."):
+        cxr_embed.load_embeddings(sets)
+    assert len(cxr_embed.load_embeddings(sets, mixed_settings=True)) == 2

@@ -11,7 +11,7 @@ import pytest
 from sklearn import metrics as sk
 
 from cxr_embed.errors import UsageError
-from cxr_embed.heads import evaluation
+from cxr_embed.heads import evaluation, evaluation_lines
 from cxr_embed.heads.evaluation import Options
 from cxr_embed.heads.operating_points import parse_rule
 from cxr_embed.heads.predictions import Predictions
@@ -89,7 +89,7 @@ def test_the_tables_hold_every_figure(found: dict[str, Any]) -> None:
 
 
 def test_the_lines_for_people(found: dict[str, Any]) -> None:
-    lines = list(evaluation.lines(found))
+    lines = list(evaluation_lines.lines(found))
     assert lines[0].startswith("A, split test: 300 images, ")
     assert any("chosen on tune" in line for line in lines)
     assert max(map(len, lines)) <= 100
@@ -138,6 +138,9 @@ def test_no_threshold_from_one_class() -> None:
 
 def test_pictures() -> None:
     pictures = evaluation.pictures(_predictions(), OPTIONS)
-    assert list(pictures) == ["roc.png", "pr.png", "calibration.png"]
-    assert all(data.startswith(b"\x89PNG") and len(data) > 10_000 for data in pictures.values())
+    assert list(pictures) == [
+        "roc.png", "pr.png", "calibration.png", "decision_curve.png", "decision_curve.csv",
+    ]  # fmt: skip
+    plots = [data for name, data in pictures.items() if name.endswith(".png")]
+    assert all(data.startswith(b"\x89PNG") and len(data) > 10_000 for data in plots)
     assert pictures == evaluation.pictures(_predictions(), OPTIONS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_embed.heads import plots
+from cxr_embed.heads import bands, plots
 
 
 def _heads(n: int, images: int = 50) -> dict[str, plots.Scored]:
@@ -47,10 +47,10 @@ def test_bands_hold_the_curve() -> None:
     labels = (rng.random(300) < 0.4).astype(float)
     scores = np.clip(0.3 * labels + rng.random(300) * 0.7, 0, 1)
     resamples = list(np.random.default_rng(2).multinomial(300, np.full(300, 1 / 300), 200) * 1.0)
-    for band in (plots.roc_band, plots.precision_band, plots.calibration_band):
+    for band in (bands.roc_band, bands.precision_band, bands.calibration_band):
         low, high = band(labels, scores, resamples)
         assert (low <= high).all()
-    low, high = plots.roc_band(labels, scores, resamples)
+    low, high = bands.roc_band(labels, scores, resamples)
     truth = np.array([(scores[labels == 1] >= t).mean() for t in
                       np.quantile(scores[labels == 0], 1 - np.linspace(0, 1, 201))])  # fmt: skip
     assert ((low - 0.03 <= truth) & (truth <= high + 0.03)).mean() > 0.95
