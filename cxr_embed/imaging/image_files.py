@@ -39,29 +39,18 @@ def read_radiograph(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     views: str = "all",
 ) -> Radiograph:
-    """Reads and renders one radiograph: a DICOM, PNG or JPEG file, or a pydicom Dataset.
+    """Reads and renders one radiograph, like `cxr_embed.read_radiograph`, if it has no address.
 
     Args:
-        source: a path, the file's bytes, a binary file, or a pydicom Dataset. Files may be
-            gzip-compressed. A file that cannot be a radiograph by its first bytes or by its size
+        source: a path on a disk, the file's bytes, a binary file, or a pydicom Dataset. Files may
+            be gzip-compressed. A file that cannot be a radiograph by its first bytes or by its size
             is not read whole.
-        rendering: for DICOM, `cxr_foundation` (what the published embeddings were made from) or
-            `dicom` (PS3.3's greyscale pipeline).
+        rendering: a key of `RENDERINGS`.
         max_pixels: images with more pixels are rejected from their header.
-        views: `all`; or `frontal` to raise `ImageSkipped` where the View Position of a DICOM image
-            is present and is neither AP nor PA.
+        views: `all`, or `frontal`.
 
     Returns:
-        The radiograph: uint8 or uint16 pixels of shape (rows, columns), bright = dense.
-
-    Raises:
-        ImageRejected: the image is not rendered; `stage`, `reason` and `detail` give the cause.
-            With the reason `unexpected_error`, `__cause__` is the exception.
-        ImageSkipped: only with `views="frontal"`.
-        OSError: `source` is a path or file that cannot be read.
-        MachineFault: the machine lacks something that any image needs.
-        MemoryError: memory ran out.
-        ValueError: `rendering` is unknown.
+        The radiograph, and raises the errors, of `cxr_embed.read_radiograph`.
     """
     if isinstance(source, Dataset):
         return dicom.read_radiograph(source, rendering, max_pixels=max_pixels, views=views)
