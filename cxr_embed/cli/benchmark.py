@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from cxr_embed import storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import model_flags
@@ -30,14 +28,12 @@ Exit status: 0 measured; 2 wrong flags or input; 3 broke."""
 _WITHOUT = ("overwrite", "moved_inputs", "skip_errors", "max_failures")
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
     values = main_job.make_flags()
     for name in _WITHOUT:
         delattr(values, name)
-    flags.DEFINE_float(
-        "seconds", 10, "seconds for reading and for the model, each", 0.1, flag_values=values
-    )
+    values.decimal("seconds", 10, "seconds for reading and for each model, apart", least=0.1)
     return values
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from absl import flags
-
 from cxr_embed import storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.efficientnet.architecture import ARCHITECTURES
@@ -16,32 +14,31 @@ for images and for serialized tf.Examples) or as an ONNX graph for images.
   cxr-embed export-model --output DIR [flags]"""
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_enum(
-        "architecture", "efficientnet-l2", list(ARCHITECTURES), "which network", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "format", "saved_model", ["saved_model", "onnx"],
+    values = cli_flags.FlagSet()
+    values.choice("architecture", "efficientnet-l2", ARCHITECTURES, "which network")
+    values.choice(
+        "format",
+        "saved_model",
+        ["saved_model", "onnx"],
         "onnx: model.onnx and its weights beside it, for ONNX Runtime (extra onnx)",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "image_size", 0, "rows and columns of its input; 0 is the architecture's own",
-        lower_bound=0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "embedding_size", 4096, "floats in an embedding; 0 is the pooled features themselves",
-        lower_bound=0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "weights", "random", "random (untrained, seeded), or a file of trained weights",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer("seed", 0, "of random weights and projections", flag_values=values)
-    flags.DEFINE_string("output", None, "the local folder to write", flag_values=values)
-    flags.DEFINE_boolean("overwrite", False, "replace an existing folder", flag_values=values)
+    )
+    values.number(
+        "image_size", 0, "rows and columns of its input; 0 is the architecture's own", least=0
+    )
+    values.number(
+        "embedding_size",
+        4096,
+        "floats in an embedding; 0 is the pooled features themselves",
+        least=0,
+    )
+    values.text(
+        "weights", "random (untrained, seeded), or a file of trained weights", default="random"
+    )
+    values.number("seed", 0, "of random weights and projections")
+    values.text("output", "the local folder to write")
+    values.switch("overwrite", "replace an existing folder")
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import replace
 
 from absl import flags
@@ -20,6 +21,51 @@ COMMON_FLAGS = {
 _OTHER_ADDRESSES = ("hf://",)
 
 HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
+
+
+class FlagSet(flags.FlagValues):
+    """The flags of one verb: defined here, then parsed by `begin`, then read as attributes."""
+
+    def text(self, name: str, help_: str, default: str | None = None) -> None:
+        """Defines a flag that takes a text."""
+        flags.DEFINE_string(name, default, help_, flag_values=self)
+
+    def repeatable(self, name: str, help_: str) -> None:
+        """Defines a flag that takes a text and may be given several times; a list, or None."""
+        flags.DEFINE_multi_string(name, None, help_, flag_values=self)
+        self[name].help = help_  # without the line that absl adds
+
+    def number(
+        self,
+        name: str,
+        default: int | None,
+        help_: str,
+        *,
+        least: int | None = None,
+        most: int | None = None,
+    ) -> None:
+        """Defines a flag that takes a whole number."""
+        flags.DEFINE_integer(name, default, help_, least, most, flag_values=self)
+
+    def decimal(
+        self,
+        name: str,
+        default: float | None,
+        help_: str,
+        *,
+        least: float | None = None,
+        most: float | None = None,
+    ) -> None:
+        """Defines a flag that takes a number."""
+        flags.DEFINE_float(name, default, help_, least, most, flag_values=self)
+
+    def choice(self, name: str, default: str | None, choices: Iterable[str], help_: str) -> None:
+        """Defines a flag that takes one of several words."""
+        flags.DEFINE_enum(name, default, list(choices), help_, flag_values=self)
+
+    def switch(self, name: str, help_: str) -> None:
+        """Defines a flag that is off if it is not given."""
+        flags.DEFINE_boolean(name, False, help_, flag_values=self)
 
 
 def begin(

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-from absl import flags
 
 from cxr_embed import file_types, storage
 from cxr_embed.cli import flags as cli_flags
@@ -34,43 +33,28 @@ Exit status: 0 rendered; 1 rejected; 2 wrong flags or input."""
 _NAME_WIDTH = 28
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "input_path", None, "the file, local or in a bucket; FILE alone says the same",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "output_path", None, "a .png to draw the renderings side by side, local or in a bucket",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "input_file_type", "auto", list(file_types.FILE_TYPES),
-        "auto looks at content, not at the name", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "rendering", "both", ["both", *RENDERINGS], "which to show", flag_values=values
+    values = cli_flags.FlagSet()
+    values.text("input_path", "the file, local or in a bucket; FILE alone says the same")
+    values.text("output_path", "a .png to draw the renderings side by side, local or in a bucket")
+    values.choice(
+        "input_file_type", "auto", file_types.FILE_TYPES, "auto looks at content, not at the name"
     )
-    flags.DEFINE_integer(
-        "size", 800, "height in pixels that larger pictures in the .png are shrunk to",
-        lower_bound=16, upper_bound=10_000, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "model_path", None, "also show what goes into this SavedModel", flag_values=values
+    values.choice("rendering", "both", ["both", *RENDERINGS], "which to show")
+    values.number(
+        "size",
+        800,
+        "height in pixels that larger pictures in the .png are shrunk to",
+        least=16,
+        most=10_000,
     )
-    flags.DEFINE_string(
-        "model_config", None, "TOML that says how to feed it, see configs/models/",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "max_pixels", DEFAULT_MAX_PIXELS, "reject a larger image, judged from its header",
-        lower_bound=1, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "show_patient_tags", False, "also print names, ids and dates: mind who sees the screen",
-        flag_values=values,
-    )  # fmt: skip
+    values.text("model_path", "also show what goes into this SavedModel")
+    values.text("model_config", "TOML that says how to feed it, see configs/models/")
+    values.number(
+        "max_pixels", DEFAULT_MAX_PIXELS, "reject a larger image, judged from its header", least=1
+    )
+    values.switch("show_patient_tags", "also print names, ids and dates: mind who sees the screen")
     return values
 
 
@@ -108,7 +92,7 @@ def main(arguments: list[str]) -> int:
     return 1 if any(rendered.rejected for rendered in found.rendered) else 0
 
 
-def _input_path(values: flags.FlagValues, rest: list[str]) -> str:
+def _input_path(values: cli_flags.FlagSet, rest: list[str]) -> str:
     files = [word for word in rest if not word.startswith("-")]
     cli_flags.refuse_unknown(values, [word for word in rest if word.startswith("-")])
     if len(files) + bool(values.input_path) != 1:
@@ -228,7 +212,7 @@ def _title(rendered: Rendered, found: Inspection) -> str:
     return f"Rendering {rendered.rendering}" if found.file_type.startswith("DICOM") else "Pixels"
 
 
-def _model_panels(values: flags.FlagValues, found: Inspection) -> list[drawing.Panel]:
+def _model_panels(values: cli_flags.FlagSet, found: Inspection) -> list[drawing.Panel]:
     """Returns a panel of what the model gets for each rendering; loads the model."""
     rendered = [r for r in found.rendered if r.radiograph is not None]
     if not values.model_path or not rendered:

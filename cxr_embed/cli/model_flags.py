@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from cxr_embed import models
 from cxr_embed.errors import UsageError
 from cxr_embed.models.config import ModelConfig, read_model_config
 
 if TYPE_CHECKING:
+    from cxr_embed.cli import flags as cli_flags
     from cxr_embed.cli import terminal
 
 # A 16-bit radiograph of usual size as a PNG in base64.
@@ -22,7 +21,7 @@ _FULL_SIZE_BYTES = 8_000_000
 DEFAULT_LOCATION = "us-central1"
 
 
-def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
+def endpoint_of(values: cli_flags.FlagSet) -> models.Endpoint | None:
     """Returns the hosted endpoint that was asked for, if any.
 
     Raises:
@@ -48,7 +47,7 @@ def endpoint_of(values: flags.FlagValues) -> models.Endpoint | None:
     return models.Endpoint(*given)
 
 
-def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelSettings:
+def model_settings(values: cli_flags.FlagSet, log: terminal.Log) -> models.ModelSettings:
     """Returns which model to use; logs what the user should know of it.
 
     Args:
@@ -81,7 +80,7 @@ def model_settings(values: flags.FlagValues, log: terminal.Log) -> models.ModelS
     )
 
 
-def _model_path(values: flags.FlagValues, log: terminal.Log) -> str:
+def _model_path(values: cli_flags.FlagSet, log: terminal.Log) -> str:
     """Returns the model's folder or file, local or an address."""
     if values.model_path:
         return str(values.model_path)

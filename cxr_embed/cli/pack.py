@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-from absl import flags
-
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.datasets import pack as packing
 from cxr_embed.errors import UsageError
@@ -17,34 +15,20 @@ dataset card. Killed half-way, it goes on where it was.
   cxr-embed pack --input_path OUT --output_path PACKED [flags]"""
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "input_path", None, "an output of the main job, or something packed; local or in a bucket",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "output_path", None, "a folder of its own, made if missing, or a bucket's prefix",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "format", "parquet", list(packing.FORMATS),
-        "shards of some 64 MB, except npz: one file", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "dtype", "float32", list(packing.DTYPES), "float16 halves the size; not in TFRecords",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "normalise", False, "scale each embedding to length 1 (L2)", flag_values=values
+    values = cli_flags.FlagSet()
+    values.text(
+        "input_path", "an output of the main job, or something packed; local or in a bucket"
     )
-    flags.DEFINE_boolean(
-        "overwrite", False, "replace what was packed there before", flag_values=values
+    values.text("output_path", "a folder of its own, made if missing, or a bucket's prefix")
+    values.choice(
+        "format", "parquet", packing.FORMATS, "shards of some 64 MB, except npz: one file"
     )
-    flags.DEFINE_integer(
-        "verbosity", 0, "-1 warnings and errors only, 0 also progress", -3, flag_values=values
-    )
+    values.choice("dtype", "float32", packing.DTYPES, "float16 halves the size; not in TFRecords")
+    values.switch("normalise", "scale each embedding to length 1 (L2)")
+    values.switch("overwrite", "replace what was packed there before")
+    values.number("verbosity", 0, "-1 warnings and errors only, 0 also progress", least=-3)
     return values
 
 

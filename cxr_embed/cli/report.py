@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from absl import flags
-
 from cxr_embed import storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.errors import UsageError
@@ -20,40 +18,44 @@ what the model saw, a map of the embeddings, near-duplicates, images that look w
 _MOST_THREADS = 16
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
+    values = cli_flags.FlagSet()
 
-    def text(name: str, help_: str) -> None:
-        flags.DEFINE_string(name, None, help_, flag_values=values)
-
-    text("input_path", "embeddings: an output of the main job, local or in a bucket")
-    text(
+    values.text("input_path", "embeddings: an output of the main job, local or in a bucket")
+    values.text(
         "output_path",
         "the page to write, .html, local or in a bucket; one that is there is replaced",
     )
-    text(
+    values.text(
         "labels_csv",
         "a CSV file of labels, one row an image or a study; any column can colour the map",
     )
-    text("colour_by", "the column that colours the map at first; a menu on the page has the others")
-    flags.DEFINE_integer(
-        "images", 200, "images to read again for pictures and header statistics; 0 is none",
-        lower_bound=0, upper_bound=5000, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "points", 3000, "points on the map", lower_bound=1, upper_bound=20_000, flag_values=values
+    values.text(
+        "colour_by", "the column that colours the map at first; a menu on the page has the others"
     )
-    flags.DEFINE_enum(
-        "map", "auto", ["auto", "pca", "umap"],
-        "auto: principal components, and UMAP where it is installed", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "duplicate_similarity", 0.98,
+    values.number(
+        "images",
+        200,
+        "images to read again for pictures and header statistics; 0 is none",
+        least=0,
+        most=5000,
+    )
+    values.number("points", 3000, "points on the map", least=1, most=20_000)
+    values.choice(
+        "map",
+        "auto",
+        ["auto", "pca", "umap"],
+        "auto: principal components, and UMAP where it is installed",
+    )
+    values.decimal(
+        "duplicate_similarity",
+        0.98,
         "cosine around the mean from which images are near-duplicates",
-        lower_bound=0.0, upper_bound=1.0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer("seed", 0, "of all that is chosen by chance", flag_values=values)
+        least=0.0,
+        most=1.0,
+    )
+    values.number("seed", 0, "of all that is chosen by chance")
     return values
 
 

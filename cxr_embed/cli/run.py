@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-from absl import flags
+from typing import TYPE_CHECKING
 
 from cxr_embed import elements, file_types, members, models, storage
 from cxr_embed.cli import flags as cli_flags
@@ -35,111 +33,116 @@ Exit status: 0 all done; 1 some images failed, see failures.csv; 2 wrong flags o
 _DIRECT_RUNNERS = ("", "DirectRunner", "direct", "FnApiRunner", "SwitchingDirectRunner")
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the flags of the main job, unparsed."""
-    values = flags.FlagValues()
-
-    def text(name: str, default: str | None, help_: str) -> None:
-        flags.DEFINE_string(name, default, help_, flag_values=values)
-
-    def choice(name: str, default: str | None, choices: Any, help_: str) -> None:
-        flags.DEFINE_enum(name, default, list(choices), help_, flag_values=values)
-
-    def number(name: str, default: int, help_: str, least: int = 0) -> None:
-        flags.DEFINE_integer(name, default, help_, lower_bound=least, flag_values=values)
-
-    def switch(name: str, help_: str) -> None:
-        flags.DEFINE_boolean(name, False, help_, flag_values=values)
-
-    text(
+    values = cli_flags.FlagSet()
+    values.text(
         "input_path",
-        None,
         "a folder (searched recursively), one file or a glob, local or in a bucket (gs://, s3://, "
         "az://), an archive (.zip, .tar, .tar.gz, .tgz), or a DICOMweb store: "
         "dicomweb+https://host/root[/studies/UID[/series/UID]], see docs/places.md",
     )
-    text(
-        "dicomweb_query", None,
+    values.text(
+        "dicomweb_query",
         "filters of the search in a DICOMweb store: Modality=DX&StudyDate=20200101-",
-    )  # fmt: skip
-    text("input_list", None, "a text file (local or in a bucket) with one image path a line")
-    choice(
+    )
+    values.text("input_list", "a text file (local or in a bucket) with one image path a line")
+    values.choice(
         "input_file_type", "auto", file_types.FILE_TYPES, "auto looks at content, not at the name"
     )
-    text(
-        "output_path", None, "a folder, made if missing, or a bucket's prefix (gs://, s3://, az://)"
+    values.text(
+        "output_path", "a folder, made if missing, or a bucket's prefix (gs://, s3://, az://)"
     )
-    choice(
-        "output_layout", "flat", elements.LAYOUTS,
+    values.choice(
+        "output_layout",
+        "flat",
+        elements.LAYOUTS,
         "flat: <dicom_id>.tfrecord; mirror: keeps the folders below --input_path",
-    )  # fmt: skip
-    text(
-        "model_path", None,
+    )
+    values.text(
+        "model_path",
         "a SavedModel folder or an .onnx file: local, in a bucket or "
         "hf://owner/name[@revision][/path]; without it, the reference EfficientNet-L2, untrained",
-    )  # fmt: skip
-    text("model_config", None, "TOML that says how to feed and read a model, see configs/models/")
-    text(
-        "embeddings_project", None, "Google Cloud project of a hosted endpoint, see docs/models.md"
     )
-    text(
-        "endpoint_location", model_flags.DEFAULT_LOCATION, "location of the hosted endpoint"
-    )  # fmt: skip
-    text(
-        "endpoint_id", None,
+    values.text("model_config", "TOML that says how to feed and read a model, see configs/models/")
+    values.text(
+        "embeddings_project", "Google Cloud project of a hosted endpoint, see docs/models.md"
+    )
+    values.text(
+        "endpoint_location", "location of the hosted endpoint", default=model_flags.DEFAULT_LOCATION
+    )
+    values.text(
+        "endpoint_id",
         "a Vertex AI endpoint in place of a local model; images are sent to it; experimental: "
         "never run against the real service",
-    )  # fmt: skip
-    choice(
-        "rendering", "cxr_foundation", RENDERINGS,
+    )
+    values.choice(
+        "rendering",
+        "cxr_foundation",
+        RENDERINGS,
         "cxr_foundation: the published embeddings' pixels; dicom: the standard's",
-    )  # fmt: skip
-    choice(
+    )
+    values.choice(
         "views",
         "all",
         VIEWS,
         "frontal: skip an image whose ViewPosition is there and is neither AP nor PA",
     )
-    choice(
+    values.choice(
         "device",
         "auto",
         models.DEVICES,
         "one that is absent is an error; gpu and tpu are experimental: never run yet",
     )
-    choice(
-        "engine", None, models.engine_names(),
+    values.choice(
+        "engine",
+        None,
+        models.engine_names(),
         "by default the model's own: onnxruntime for .onnx, else tensorflow; openvino runs "
         "SavedModels on the CPU",
-    )  # fmt: skip
-    choice(
-        "precision", "float32", models.PRECISIONS,
+    )
+    values.choice(
+        "precision",
+        "float32",
+        models.PRECISIONS,
         "what the model computes in; an ONNX graph keeps its own type",
-    )  # fmt: skip
-    number("batch_size", 0, "images per model call; 0 picks one for the device")
-    number(
-        "decode_threads", 0,
+    )
+    values.number("batch_size", 0, "images per model call; 0 picks one for the device", least=0)
+    values.number(
+        "decode_threads",
+        0,
         "threads that read and decode images; 0 picks by cores, device and model",
-    )  # fmt: skip
-    number("limit", 0, "only the first N images in sorted order; 0 is all")
-    number("max_pixels", DEFAULT_MAX_PIXELS, "reject larger images, judged from their header", 1)
-    switch(
+        least=0,
+    )
+    values.number("limit", 0, "only the first N images in sorted order; 0 is all", least=0)
+    values.number(
+        "max_pixels", DEFAULT_MAX_PIXELS, "reject larger images, judged from their header", least=1
+    )
+    values.switch(
         "search_archives",
         "also embed what is in the .zip, .tar, .tar.gz and .tgz files that the search comes across",
     )
-    flags.DEFINE_float(
-        "watch", 0.0,
+    values.decimal(
+        "watch",
+        0,
         "go on: every so many seconds, list the input again and embed what is new, until Ctrl-C; "
-        "0 is once", lower_bound=0, flag_values=values,
-    )  # fmt: skip
-    switch("overwrite", "recompute what is already there")
-    switch(
+        "0 is once",
+        least=0,
+    )
+    values.switch("overwrite", "recompute what is already there")
+    values.switch(
         "moved_inputs",
         "records already there under other paths than the ones now given are of the same images",
     )
-    switch("skip_errors", "exit 0 although some images failed")
-    number("max_failures", 0, "stop early once more than N images have failed; 0 is never")
-    number(
-        "verbosity", 0, "absl's: -1 warnings and errors only, 0 also progress, 1 also debugging", -3
+    values.switch("skip_errors", "exit 0 although some images failed")
+    values.number(
+        "max_failures", 0, "stop early once more than N images have failed; 0 is never", least=0
+    )
+    values.number(
+        "verbosity",
+        0,
+        "absl's: -1 warnings and errors only, 0 also progress, 1 also debugging",
+        least=-3,
     )
     return values
 
@@ -191,7 +194,7 @@ def main(arguments: list[str]) -> int:
     return max(terminal.status_of(result, values.skip_errors) for result in results)
 
 
-def _require(values: flags.FlagValues) -> None:
+def _require(values: cli_flags.FlagSet) -> None:
     if bool(values.input_path) == bool(values.input_list):
         raise UsageError("pass one of --input_path and --input_list")
     if not values.output_path:
@@ -204,7 +207,7 @@ def _require(values: flags.FlagValues) -> None:
     model_flags.endpoint_of(values)
 
 
-def _require_watchable(values: flags.FlagValues, runner: str) -> None:
+def _require_watchable(values: cli_flags.FlagSet, runner: str) -> None:
     if not math.isfinite(values.watch):
         raise UsageError(f"--watch {values.watch}: pass a number of seconds")
     if runner:
@@ -217,7 +220,7 @@ def _require_watchable(values: flags.FlagValues, runner: str) -> None:
 
 
 def _find(
-    values: flags.FlagValues, archives: ArchiveSearch, *, may_be_empty: bool = False
+    values: cli_flags.FlagSet, archives: ArchiveSearch, *, may_be_empty: bool = False
 ) -> list[elements.ImageRef]:
     return sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
@@ -226,14 +229,14 @@ def _find(
     )  # fmt: skip
 
 
-def _outputs(values: flags.FlagValues) -> list[str]:
+def _outputs(values: cli_flags.FlagSet) -> list[str]:
     """Returns the folder of each output, usually of one."""
     path = values.output_path
     config = read_model_config(values.model_config) if values.model_config else ModelConfig()
     return [storage.join(path, name) for name in models.outputs.parts(config)] or [path]
 
 
-def _beam_flags(values: flags.FlagValues, rest: list[str]) -> tuple[str, list[str]]:
+def _beam_flags(values: cli_flags.FlagSet, rest: list[str]) -> tuple[str, list[str]]:
     """Returns the runner's name, empty for the in-process one, and Beam's flags, checked."""
     if not rest:
         return "", []
@@ -255,7 +258,7 @@ def _beam_flags(values: flags.FlagValues, rest: list[str]) -> tuple[str, list[st
 
 
 def _job(
-    values: flags.FlagValues, runner: str, beam_arguments: list[str], log: terminal.Log
+    values: cli_flags.FlagSet, runner: str, beam_arguments: list[str], log: terminal.Log
 ) -> Job:
     """Returns the job that the flags describe, still without images."""
     from cxr_embed.runs.plan import Job

@@ -6,8 +6,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from cxr_embed import models
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli.report import check_page_path, write_page
@@ -27,39 +25,28 @@ On a terminal the result is a table, elsewhere lines of tab-separated values."""
 _MOST_THREADS = 8
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "input_path", None, "embeddings: an output of the main job, local or in a bucket",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "query", None,
+    values = cli_flags.FlagSet()
+    values.text("input_path", "embeddings: an output of the main job, local or in a bucket")
+    values.text(
+        "query",
         "a dicom id or path of an image in there, a record file, or an image file, which is "
-        "embedded with the output's own model and settings", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer("k", 10, "how many images", lower_bound=1, flag_values=values)
-    flags.DEFINE_string(
-        "html",
-        None,
-        "also write a page with pictures, .html, local or in a bucket",
-        flag_values=values,
+        "embedded with the output's own model and settings",
     )
-    flags.DEFINE_enum(
-        "index", "auto", list(ENGINES),
+    values.number("k", 10, "how many images", least=1)
+    values.text("html", "also write a page with pictures, .html, local or in a bucket")
+    values.choice(
+        "index",
+        "auto",
+        ENGINES,
         "faiss compares with FAISS, extra explore; it finds the same, and one query gains nothing",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "model_path", None,
+    )
+    values.text(
+        "model_path",
         "for an image file: where the output's model lies now; by default where the run found it",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "device", "auto", list(models.DEVICES), "for an image file: where to run the model",
-        flag_values=values,
-    )  # fmt: skip
+    )
+    values.choice("device", "auto", models.DEVICES, "for an image file: where to run the model")
     return values
 
 
@@ -78,7 +65,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _search(values: flags.FlagValues) -> None:
+def _search(values: cli_flags.FlagSet) -> None:
     import numpy as np
 
     from cxr_embed.cli import terminal

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from absl import flags
-
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.datasets import verify as verifying
 from cxr_embed.datasets.findings import NOTES, PROBLEMS, Findings
@@ -25,36 +23,23 @@ Exit status: 0 nothing wrong; 1 problems found; 2 wrong flags, or nothing there.
 _NOTES_SHOWN = 5
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "input_path", None,
+    values = cli_flags.FlagSet()
+    values.text(
+        "input_path",
         "an output of the main job, a packed data set, or one file; local, in a bucket or archive",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "inputs", None,
+    )
+    values.text(
+        "inputs",
         "the images it was made from: what --input_path was, or a .txt list; names the missing",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "dicomweb_query", None, "that of the run, if --inputs is a DICOMweb store",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "search_archives", False, "open archives among --inputs, as the run did",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "repair", False,
-        "remove bad records and shards, so that the main job or pack makes them again",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "verbosity", 0, "-1 problems only, 0 also notes, summary and progress", -3,
-        flag_values=values,
-    )  # fmt: skip
+    )
+    values.text("dicomweb_query", "that of the run, if --inputs is a DICOMweb store")
+    values.switch("search_archives", "open archives among --inputs, as the run did")
+    values.switch(
+        "repair", "remove bad records and shards, so that the main job or pack makes them again"
+    )
+    values.number("verbosity", 0, "-1 problems only, 0 also notes, summary and progress", least=-3)
     return values
 
 
