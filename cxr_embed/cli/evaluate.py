@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import head_flags, neighbour_flags
 from cxr_embed.errors import UsageError
@@ -26,42 +24,36 @@ specificity at operating points, each with a 95 % interval bootstrapped by patie
 Exit status: 0 done; 2 wrong flags or input; 3 broke."""
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
+    values = cli_flags.FlagSet()
 
-    def text(name: str, help_: str) -> None:
-        flags.DEFINE_string(name, None, help_, flag_values=values)
-
-    text("predictions", "a predictions.csv, or the folder of a training run that holds one")
-    text("head", "instead: a trained head, to be applied to --input_path")
+    values.text("predictions", "a predictions.csv, or the folder of a training run that holds one")
+    values.text("head", "instead: a trained head, to be applied to --input_path")
     head_flags.define_embeddings(values, "input_path")
     head_flags.define_labels(values, with_heads=False)
-    text("split_name", "the split to measure on; without it test, or all where nothing is split")
-    text(
+    values.text(
+        "split_name", "the split to measure on; without it test, or all where nothing is split"
+    )
+    values.text(
         "tune_split_name",
         "the split to choose thresholds on; without it tune or validate, or the measured one",
     )
-    flags.DEFINE_string(
-        "operating_points", "youden,sensitivity=0.9,specificity=0.9",
+    values.text(
+        "operating_points",
         "how to choose thresholds: youden, sensitivity=S, specificity=S, threshold=T",
-        flag_values=values,
-    )  # fmt: skip
-    head_flags.define_repeatable(
-        values,
-        "subgroup_column",
+        default="youden,sensitivity=0.9,specificity=0.9",
+    )
+    values.repeatable("subgroup_column",
         "also measure on the images of each value of this column of the labels; may be repeated",
     )  # fmt: skip
-    text("compare_to", "other predictions for the same images: DeLong's test for each head")
-    flags.DEFINE_integer(
-        "num_bootstrap", 1000, "resamples; 0 gives no intervals", lower_bound=0, flag_values=values
-    )
-    flags.DEFINE_integer("seed", 0, "of the bootstrap", lower_bound=0, flag_values=values)
-    flags.DEFINE_boolean(
-        "allow_other_embeddings", False,
+    values.text("compare_to", "other predictions for the same images: DeLong's test for each head")
+    values.number("num_bootstrap", 1000, "resamples; 0 gives no intervals", least=0)
+    values.number("seed", 0, "of the bootstrap", least=0)
+    values.switch(
+        "allow_other_embeddings",
         "accept embeddings that were made with other settings than those of the training",
-        flag_values=values,
-    )  # fmt: skip
+    )
     neighbour_flags.define(values)
     head_flags.define_output(values, "nothing is written")
     return values
@@ -108,7 +100,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _evaluate(
-    values: flags.FlagValues, log: Log
+    values: cli_flags.FlagSet, log: Log
 ) -> tuple[dict[str, dict[str, Any]], dict[str, bytes]]:
     """Evaluates predictions and prints the figures; returns them by head, and files by name."""
     from cxr_embed.heads import evaluation, evaluation_lines, operating_points, predictions
@@ -137,7 +129,7 @@ def _evaluate(
     return result, {**files, **evaluation.pictures(found, options)}
 
 
-def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
+def _predictions(values: cli_flags.FlagSet, log: Log) -> Predictions:
     """Reads or computes predictions and adds the labels' columns."""
     from cxr_embed.heads import applying, mapped, predictions, saved
 
@@ -174,7 +166,7 @@ def _predictions(values: flags.FlagValues, log: Log) -> Predictions:
     return found
 
 
-def _options(values: flags.FlagValues, found: Predictions, rules: Any, log: Log) -> Options:
+def _options(values: cli_flags.FlagSet, found: Predictions, rules: Any, log: Log) -> Options:
     """Returns what to measure, with the splits that there are."""
     from cxr_embed.heads import reliability, saved
     from cxr_embed.heads.evaluation import Options

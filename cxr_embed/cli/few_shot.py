@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from absl import flags
-
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import head_flags
 from cxr_embed.errors import UsageError
@@ -21,37 +19,34 @@ Exit status: 0 done; 2 wrong flags or input; 3 broke."""
 CLASSIFIERS = ("linear", "network")
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
+    values = cli_flags.FlagSet()
 
-    def number(name: str, default: int, help_: str, least: int) -> None:
-        flags.DEFINE_integer(name, default, help_, lower_bound=least, flag_values=values)
-
-    flags.DEFINE_string("train_split_name", "train", "the split to draw from", flag_values=values)
-    flags.DEFINE_string("test_split_name", "test", "the split to measure on", flag_values=values)
+    values.text("train_split_name", "the split to draw from", default="train")
+    values.text("test_split_name", "the split to measure on", default="test")
     head_flags.define_labels(values)
     head_flags.define_embeddings(values)
-    flags.DEFINE_string(
-        "classifiers", ",".join(CLASSIFIERS), f"which to try: {', '.join(CLASSIFIERS)}",
-        flag_values=values,
-    )  # fmt: skip
-    number("max_per_class", 0, "the largest number of labels; 0 is all of the rarer class", 0)
-    number("num_seeds", 5, "draws of each number", 1)
-    number("seed", 0, "the first of them", 0)
-    flags.DEFINE_string(
-        "hidden_layer_sizes", "512,256", "units of the network's hidden layers",
-        flag_values=values,
-    )  # fmt: skip
-    number(
-        "num_steps", 30, "batches that the network is trained on; 2 passes, if those are more", 1
+    values.text(
+        "classifiers", f"which to try: {', '.join(CLASSIFIERS)}", default=",".join(CLASSIFIERS)
     )
-    number("batch_size", 512, "images a step, at most", 2)
-    number("num_bootstrap", 1000, "resamples of seeds and test patients; 0 gives no intervals", 0)
-    flags.DEFINE_boolean(
-        "allow_shared_patients", False, "let a patient have images in several splits",
-        flag_values=values,
-    )  # fmt: skip
+    values.number(
+        "max_per_class", 0, "the largest number of labels; 0 is all of the rarer class", least=0
+    )
+    values.number("num_seeds", 5, "draws of each number", least=1)
+    values.number("seed", 0, "the first of them", least=0)
+    values.text("hidden_layer_sizes", "units of the network's hidden layers", default="512,256")
+    values.number(
+        "num_steps",
+        30,
+        "batches that the network is trained on; 2 passes, if those are more",
+        least=1,
+    )
+    values.number("batch_size", 512, "images a step, at most", least=2)
+    values.number(
+        "num_bootstrap", 1000, "resamples of seeds and test patients; 0 gives no intervals", least=0
+    )
+    values.switch("allow_shared_patients", "let a patient have images in several splits")
     head_flags.define_output(values, "few_shot")
     return values
 

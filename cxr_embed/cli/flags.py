@@ -63,9 +63,9 @@ class FlagSet(flags.FlagValues):
         """Defines a flag that takes one of several words."""
         flags.DEFINE_enum(name, default, list(choices), help_, flag_values=self)
 
-    def switch(self, name: str, help_: str) -> None:
-        """Defines a flag that is off if it is not given."""
-        flags.DEFINE_boolean(name, False, help_, flag_values=self)
+    def switch(self, name: str, help_: str, *, default: bool = False) -> None:
+        """Defines a flag that is on or off."""
+        flags.DEFINE_boolean(name, default, help_, flag_values=self)
 
 
 def begin(
@@ -133,8 +133,9 @@ def _check_places(values: flags.FlagValues) -> None:
     """Raises UsageError if an address is not valid, before a message repeats what is in it."""
     for name in values:
         value = values[name].value
-        if isinstance(value, str) and "://" in value and not value.startswith(_OTHER_ADDRESSES):
-            storage.check_place(value, f"--{name}")
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and "://" in text and not text.startswith(_OTHER_ADDRESSES):
+                storage.check_place(text, f"--{name}")
 
 
 def _define_common(values: flags.FlagValues) -> None:

@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from absl import flags
-
+from cxr_embed.cli.flags import FlagSet
 from cxr_embed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,47 +20,40 @@ _BLANK = ("missing", "negative")
 RESERVED_HEADS = ("unmatched_labels", "unlabelled_embeddings")
 
 
-def define_repeatable(values: flags.FlagValues, name: str, help_: str) -> None:
-    """Defines a flag that may be given several times."""
-    flags.DEFINE_multi_string(name, None, help_, flag_values=values)
-    values[name].help = help_  # without the line that absl adds
-
-
-def define_labels(values: flags.FlagValues, with_heads: bool = True) -> None:
+def define_labels(values: FlagSet, with_heads: bool = True) -> None:
     """Defines where labels come from and how to read them."""
-    define_repeatable(
-        values, "labels_csv",
+    values.repeatable("labels_csv",
         "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or in a "
         "bucket; may be repeated",
     )  # fmt: skip
-    flags.DEFINE_string(
-        "mimic_dir", None,
+    values.text(
+        "mimic_dir",
         "instead: the folder of mimic-cxr-2.0.0-{metadata,split,chexpert}.csv.gz; "
         "its tune split is called validate",
-        flag_values=values,
-    )  # fmt: skip
+    )
     if with_heads:
-        define_repeatable(
-            values, "head_name", "the label's column; repeat it, or separate several by commas"
+        values.repeatable(
+            "head_name", "the label's column; repeat it, or separate several by commas"
         )
-    flags.DEFINE_string(
-        "group_column", None,
+    values.text(
+        "group_column",
         "the column that identifies the patient; by default patient_id or subject_id, if present",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "uncertain_labels", "missing", list(_UNCERTAIN),
+    )
+    values.choice(
+        "uncertain_labels",
+        "missing",
+        _UNCERTAIN,
         "what -1 means, with which CheXpert's labeller marks an unsure report",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "blank_labels", "missing", list(_BLANK),
+    )
+    values.choice(
+        "blank_labels",
+        "missing",
+        _BLANK,
         "what an empty cell means; in MIMIC's files: not mentioned in the report",
-        flag_values=values,
-    )  # fmt: skip
+    )
 
 
-def define_embeddings(values: flags.FlagValues, name: str = "data_dir") -> None:
+def define_embeddings(values: FlagSet, name: str = "data_dir") -> None:
     """Defines where embeddings are; the published name and every verb's name mean the same.
 
     Args:
@@ -69,31 +61,24 @@ def define_embeddings(values: flags.FlagValues, name: str = "data_dir") -> None:
         name: the name that the verb's help prefers.
     """
     other = "input_path" if name == "data_dir" else "data_dir"
-    define_repeatable(
-        values, name,
+    values.repeatable(name,
         "embeddings: a folder of records, a packed file; local or in a bucket; may be repeated: "
         "several sets are used as one",
     )  # fmt: skip
-    define_repeatable(values, other, f"another name of --{name}")
-    flags.DEFINE_boolean(
-        "mixed_settings", False, "accept sets of embeddings that were made with different settings",
-        flag_values=values,
-    )  # fmt: skip
-
-
-def define_output(values: flags.FlagValues, default: str) -> None:
-    """Defines where results go, under both names."""
-    flags.DEFINE_string(
-        "output_dir", None, f"the folder to write, local or in a bucket; without it {default}",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string("output_path", None, "another name of --output_dir", flag_values=values)
-    flags.DEFINE_boolean(
-        "overwrite", False, "write into a folder that is not empty", flag_values=values
+    values.repeatable(other, f"another name of --{name}")
+    values.switch(
+        "mixed_settings", "accept sets of embeddings that were made with different settings"
     )
 
 
-def one_of(values: flags.FlagValues, first: str, second: str) -> str | None:
+def define_output(values: FlagSet, default: str) -> None:
+    """Defines where results go, under both names."""
+    values.text("output_dir", f"the folder to write, local or in a bucket; without it {default}")
+    values.text("output_path", "another name of --output_dir")
+    values.switch("overwrite", "write into a folder that is not empty")
+
+
+def one_of(values: FlagSet, first: str, second: str) -> str | None:
     """Returns what was given under one of two names of the same thing.
 
     Raises:
@@ -105,7 +90,7 @@ def one_of(values: flags.FlagValues, first: str, second: str) -> str | None:
     return given[0] if given else None
 
 
-def embeddings_paths(values: flags.FlagValues) -> list[str]:
+def embeddings_paths(values: FlagSet) -> list[str]:
     """Returns where the embeddings are.
 
     Raises:
@@ -119,7 +104,7 @@ def embeddings_paths(values: flags.FlagValues) -> list[str]:
     return list(found)
 
 
-def head_names(values: flags.FlagValues) -> tuple[str, ...]:
+def head_names(values: FlagSet) -> tuple[str, ...]:
     """Returns the heads, each once.
 
     Raises:
@@ -137,7 +122,7 @@ def head_names(values: flags.FlagValues) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def layer_sizes(values: flags.FlagValues) -> tuple[int, ...]:
+def layer_sizes(values: FlagSet) -> tuple[int, ...]:
     """Returns units of each hidden layer; none where the flag is empty.
 
     Raises:
@@ -151,7 +136,7 @@ def layer_sizes(values: flags.FlagValues) -> tuple[int, ...]:
 
 
 def read_labels(
-    values: flags.FlagValues,
+    values: FlagSet,
     heads: tuple[str, ...],
     extra_columns: Sequence[str] = (),
     needs_split: bool = True,
@@ -175,7 +160,7 @@ def read_labels(
     return labels.concatenate([labels.read_labels_csv(file, options) for file in files])
 
 
-def tune_split(values: flags.FlagValues) -> str:
+def tune_split(values: FlagSet) -> str:
     """Returns the tune split's name: as given, or else as the labels' files call it."""
     if values.tune_split_name:
         return str(values.tune_split_name)

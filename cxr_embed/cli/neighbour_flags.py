@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from cxr_embed.cli import head_flags
+from cxr_embed.cli.flags import FlagSet
 from cxr_embed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,25 +13,21 @@ if TYPE_CHECKING:
     from cxr_embed.heads.agreement import Agreement
 
 
-def define(values: flags.FlagValues) -> None:
+def define(values: FlagSet) -> None:
     """Defines the flags."""
-    flags.DEFINE_boolean(
-        "neighbours", False,
+    values.switch(
+        "neighbours",
         "also, or without predictions only: whether the nearest images of other patients have the "
-        "same label, against chance; with --input_path and --labels_csv", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "num_neighbours", 10, "how many nearest images --neighbours looks at", lower_bound=1,
-        flag_values=values,
-    )  # fmt: skip
-    head_flags.define_repeatable(
-        values, "head_name",
+        "same label, against chance; with --input_path and --labels_csv",
+    )
+    values.number("num_neighbours", 10, "how many nearest images --neighbours looks at", least=1)
+    values.repeatable("head_name",
         "the labels that --neighbours is about; without it the predictions' heads, or all columns "
         "of 0 and 1",
     )  # fmt: skip
 
 
-def measure(values: flags.FlagValues, heads: tuple[str, ...], log: Log) -> list[Agreement]:
+def measure(values: FlagSet, heads: tuple[str, ...], log: Log) -> list[Agreement]:
     """Compares neighbours with chance.
 
     Args:
@@ -72,7 +67,7 @@ def measure(values: flags.FlagValues, heads: tuple[str, ...], log: Log) -> list[
     return agreement.measure(embeddings.values, labels, groups, names, settings=settings, log=log)
 
 
-def _found(values: flags.FlagValues) -> tuple[str, ...]:
+def _found(values: FlagSet) -> tuple[str, ...]:
     """Returns the columns of 0 and 1 of a labels CSV."""
     if not values.labels_csv:
         raise UsageError("--neighbours needs --labels_csv, or --mimic_dir and --head_name")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import head_flags
 from cxr_embed.errors import UsageError
@@ -23,27 +21,25 @@ Exit status: 0 done; 2 wrong flags or input; 3 broke."""
 RATES = ("sensitivity", "specificity")
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_string(
-        "head", None, "the --output_dir of a training run, local or in a bucket", flag_values=values
-    )
+    values = cli_flags.FlagSet()
+    values.text("head", "the --output_dir of a training run, local or in a bucket")
     head_flags.define_embeddings(values, "input_path")
-    flags.DEFINE_string(
-        "output_path", None, "the .csv to write, local or in a bucket", flag_values=values
-    )
+    values.text("output_path", "the .csv to write, local or in a bucket")
     for rate in RATES:
-        flags.DEFINE_float(
-            rate, None, f"also write classes, at least at this {rate} on the tune split: 0 to 1",
-            lower_bound=0.0, upper_bound=1.0, flag_values=values,
-        )  # fmt: skip
-    flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
-    flags.DEFINE_boolean(
-        "allow_other_embeddings", False,
+        values.decimal(
+            rate,
+            None,
+            f"also write classes, at least at this {rate} on the tune split: 0 to 1",
+            least=0.0,
+            most=1.0,
+        )
+    values.switch("overwrite", "replace an existing file")
+    values.switch(
+        "allow_other_embeddings",
         "accept embeddings that were made with other settings than those of the training",
-        flag_values=values,
-    )  # fmt: skip
+    )
     return values
 
 
@@ -83,7 +79,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _thresholds(values: flags.FlagValues, head: SavedHead) -> dict[str, float]:
+def _thresholds(values: cli_flags.FlagSet, head: SavedHead) -> dict[str, float]:
     """Returns the threshold of each head, or none if no rate was asked for."""
     from cxr_embed.heads import operating_points
 

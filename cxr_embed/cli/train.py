@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from absl import flags
-
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import head_flags
 from cxr_embed.errors import UsageError
@@ -23,55 +21,45 @@ Writes model.keras, head.json, metrics.json, predictions.csv and plots to --outp
 Exit status: 0 done; 2 wrong flags or input; 3 broke."""
 
 
-def make_flags() -> flags.FlagValues:
+def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("train_split_name", "train", "the split to learn from", flag_values=values)
-    flags.DEFINE_string(
-        "tune_split_name", None,
-        "the split that says when to stop; tune, with --mimic_dir validate",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "test_split_name", None, "a split that is only measured on", flag_values=values
+    values = cli_flags.FlagSet()
+    values.text("train_split_name", "the split to learn from", default="train")
+    values.text(
+        "tune_split_name", "the split that says when to stop; tune, with --mimic_dir validate"
     )
+    values.text("test_split_name", "a split that is only measured on")
     head_flags.define_labels(values)
     head_flags.define_embeddings(values)
-    flags.DEFINE_string(
-        "hidden_layer_sizes", "512,256",
+    values.text(
+        "hidden_layer_sizes",
         "units of the hidden layers; empty makes a linear probe, the linear part alone",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "num_epochs", 100, "passes over the training images, at most", lower_bound=1,
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "patience", 10, "stop after so many epochs without a lower loss on the tune split",
-        lower_bound=1, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "batch_size", 0, "images a step; 0 is a sixteenth of the training images, from 16 to 512",
-        lower_bound=0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float("learning_rate", 0.001, "Adam's", lower_bound=0.0, flag_values=values)
-    flags.DEFINE_enum(
-        "class_weights", "none", ["none", "balanced"],
+        default="512,256",
+    )
+    values.number("num_epochs", 100, "passes over the training images, at most", least=1)
+    values.number(
+        "patience", 10, "stop after so many epochs without a lower loss on the tune split", least=1
+    )
+    values.number(
+        "batch_size",
+        0,
+        "images a step; 0 is a sixteenth of the training images, from 16 to 512",
+        least=0,
+    )
+    values.decimal("learning_rate", 0.001, "Adam's", least=0.0)
+    values.choice(
+        "class_weights",
+        "none",
+        ["none", "balanced"],
         "balanced: both classes of a head weigh the same, which spoils the calibration",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "calibrate", True, "scale and shift the logits to fit the tune split; changes no AUROC",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "seed", 0, "of weights and order; the same seed gives the same head", lower_bound=0,
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "allow_shared_patients", False, "let a patient have images in several splits",
-        flag_values=values,
-    )  # fmt: skip
+    )
+    values.switch(
+        "calibrate",
+        "scale and shift the logits to fit the tune split; changes no AUROC",
+        default=True,
+    )
+    values.number("seed", 0, "of weights and order; the same seed gives the same head", least=0)
+    values.switch("allow_shared_patients", "let a patient have images in several splits")
     head_flags.define_output(values, "heads/<head names>")
     return values
 
@@ -111,7 +99,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _settings(values: flags.FlagValues) -> NetworkSettings:
+def _settings(values: cli_flags.FlagSet) -> NetworkSettings:
     if not values.learning_rate:
         raise UsageError("--learning_rate must be above 0")
     if values.batch_size == 1:

@@ -184,12 +184,10 @@ def test_every_depth_survives_compression(name, bits) -> None:
     assert np.array_equal(_saved(made).pixel_array, _plain(4, bits).pixel_array)
 
 
-@pytest.mark.parametrize(
-    ("name", "uid"),
-    [("htj2k", "1.2.840.10008.1.2.4.201"), ("jpeg_extended", "1.2.840.10008.1.2.4.51")],
-)
-def test_a_syntax_without_an_encoder_is_refused_by_name(name, uid) -> None:
-    with pytest.raises(encoders.NoEncoder, match=f"{name} \\({uid}\\)"):
+def test_a_syntax_without_an_encoder_is_refused_by_name() -> None:
+    uid = "1.2.840.10008.1.2.4.51"
+
+    with pytest.raises(encoders.NoEncoder, match=f"jpeg_extended \\({uid}\\)"):
         samples.make_dataset(0, **SMALL, transfer_syntax=uid)
 
 
@@ -307,7 +305,7 @@ def test_command_line_writes_files_and_labels(tmp_path, capsys) -> None:
     ("flags", "word"),
     [
         (["--transfer_syntax", "gif"], "gif"),
-        (["--transfer_syntax", "htj2k"], "htj2k"),
+        (["--transfer_syntax", "jpeg_extended"], "jpeg_extended"),
         (["--n", "-1"], "n and seed"),
         (["--tiny", "--size", "10x10"], "--tiny"),
     ],
