@@ -169,19 +169,24 @@ def _head(
 ) -> list[str]:
     train, tune, test = splits
     started = time.perf_counter()
-    model, history = fitting.fit(
-        embeddings, (train, labels[train]), (tune, labels[tune]), network.NetworkSettings(),
-        lambda e: print(f"epoch {e.number}: {e.tune_auroc:.4f}, {e.seconds:.1f} s", flush=True),
+
+    def log(line: str) -> None:
+        print(f"{time.perf_counter() - started:.0f} s: {line}", flush=True)
+
+    head = both_parts.train_head(
+        embeddings, ("SYNTHETIC",), (train, labels[train]), (tune, labels[tune]),
+        network.NetworkSettings(), log=log,
     )  # fmt: skip
     seconds = time.perf_counter() - started
-    auroc = metrics.auroc(labels[test, 0], network.predictor(model, embeddings)(test)[:, 0])
+    auroc = metrics.auroc(labels[test, 0], network.predictor(head.model, embeddings)(test)[:, 0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return [
         "| a head with early stopping, s | epochs | test AUROC | peak memory, GB |",
         "| --- | --- | --- | --- |",
-        f"| {seconds:.0f} | {len(history.epochs)} | {auroc:.3f} | {peak:.1f} |",
+        f"| {seconds:.0f} | {head.training['epochs']} | {auroc:.3f} | {peak:.1f} |",
         "",
-        "Goals: under 10 minutes, under 8 GB; the mapped file's pages in memory are counted.",
+        "Both parts. Goals: under 10 minutes, under 8 GB; the mapped file's pages in memory are "
+        "counted.",
         "The best possible AUROC is 0.898.",
     ]
 
