@@ -43,7 +43,7 @@ def make_flags() -> cli_flags.FlagSet:
     values.number(
         "batch_size",
         0,
-        "images a step; 0 is a sixteenth of the training images, from 16 to 512",
+        "images a step; 0 chooses 16 to 2,048 by the number of training images",
         least=0,
     )
     values.decimal("learning_rate", 0.001, "Adam's", least=0.0)

@@ -25,8 +25,9 @@ _PREDICT_ROWS = 4096
 _ROWS_IN_CACHE = 32
 # Of a float32: what varies by less does not vary.
 _LAST_DIGIT = 2.0**-26
-_STEPS_PER_EPOCH = 16
-_BATCH_SIZES = (16, 512)
+# Steps of an epoch, and the largest batch for which that holds.
+_STEPS = ((16, 512), (64, 2048))
+_SMALLEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,14 @@ class NetworkSettings:
     def images_per_step(self, images: int) -> int:
         """Returns the batch size for a number of training images.
 
-        Small sets get small batches, so that an epoch has about 16 steps.
+        Small sets get small batches, so that an epoch has about 16 steps. Large sets get large
+        ones, with 64 steps or more an epoch: what a step costs besides matrix products then
+        counts less.
         """
         if self.batch_size:
             return min(self.batch_size, images)
-        least, most = _BATCH_SIZES
-        power = 2 ** round(np.log2(max(images, 1) / _STEPS_PER_EPOCH))
-        return int(min(max(power, least), most, images))
+        sizes = [min(2 ** round(np.log2(max(images, 1) / steps)), most) for steps, most in _STEPS]
+        return int(min(max(*sizes, _SMALLEST_BATCH), images))
 
 
 @dataclass(frozen=True)

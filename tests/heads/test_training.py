@@ -287,6 +287,6 @@ def test_large_embeddings_are_scaled_in_place_and_alike(monkeypatch: pytest.Monk
 
 def test_batches_are_small_for_small_sets() -> None:
     settings = NetworkSettings()
-    sizes = [settings.images_per_step(n) for n in (5, 64, 800, 6000, 200_000)]
-    assert sizes == [5, 16, 64, 512, 512]
+    sizes = [settings.images_per_step(n) for n in (5, 64, 800, 6000, 20_000, 70_000, 200_000)]
+    assert sizes == [5, 16, 64, 512, 512, 1024, 2048]
     assert NetworkSettings(batch_size=100).images_per_step(800) == 100
