@@ -72,6 +72,7 @@ bench: $(INSTALLED) ## measures side by side; writes benchmarks/RESULTS.md
 	$(INSTALL) '.[test,bench,convert,test-convert]'
 	PYTHONPATH=scripts $(BIN)/python benchmarks/reading.py --write
 	PYTHONPATH=scripts $(BIN)/python benchmarks/decoders.py --write
+	PYTHONPATH=scripts $(BIN)/python benchmarks/decode_scale.py --write
 	for name in pipeline_tax overlap originals_shape scale start_up worker record_writing; do PYTHONPATH=scripts $(BIN)/python benchmarks/$$name.py --write || exit 1; done
 	PYTHONPATH=scripts $(BIN)/python benchmarks/pipeline_tax.py --model reference --write
 	$(BIN)/python benchmarks/heads.py --part epoch --write

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
 GRADIENT = (np.arange(72 * 64).reshape(72, 64) * 8).astype(np.uint16)
 
@@ -42,6 +43,29 @@ def make_dataset(pixels: np.ndarray = GRADIENT, **elements: Any) -> FileDataset:
         dataset.PixelData = data + b"\0" * (len(data) % 2)
         dataset["PixelData"].VR = "OW" if pixels.dtype.itemsize > 1 else "OB"
     return dataset
+
+
+def jpeg2000(pixels: np.ndarray, bits: int) -> bytes:
+    """Returns a lossless stream, which halves the image four times."""
+    import imagecodecs
+
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            pixels, level=0, codecformat="j2k", bitspersample=bits, reversible=True, resolutions=5
+        )
+    )
+
+
+def make_jpeg2000(
+    pixels: np.ndarray, bits: int, stream: bytes | None = None, **elements: Any
+) -> FileDataset:
+    """Returns a radiograph in JPEG 2000 whose window cuts off both ends."""
+    window = {"WindowCenter": float(pixels.mean()), "WindowWidth": float(np.ptp(pixels)) / 2}
+    data = encapsulate([jpeg2000(pixels, bits) if stream is None else stream])
+    made = make_dataset(pixels, BitsStored=bits, PixelData=data, **(window | elements))
+    made.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    made["PixelData"].is_undefined_length = True
+    return made
 
 
 def lut_item(first_mapped: int, entries: list[int], bits: int) -> Dataset:

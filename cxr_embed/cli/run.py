@@ -30,6 +30,8 @@ Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecor
 Flags of Apache Beam (--runner, --project, ...) may stand among these.
 Exit status: 0 all done; 1 some images failed, see failures.csv; 2 wrong flags or input; 3 broke."""
 
+DECODE_SCALES = ("full", "auto")
+
 _DIRECT_RUNNERS = ("", "DirectRunner", "direct", "FnApiRunner", "SwitchingDirectRunner")
 
 
@@ -113,6 +115,13 @@ def make_flags() -> cli_flags.FlagSet:
         0,
         "threads that read and decode images; 0 picks by cores, device and model",
         least=0,
+    )
+    values.choice(
+        "decode_scale",
+        "full",
+        DECODE_SCALES,
+        "auto: decode JPEG 2000 and HTJ2K at the lowest resolution that covers the model's input; "
+        "several times as fast, and changes embeddings, see docs/scaling.md",
     )
     values.number("limit", 0, "only the first N images in sorted order; 0 is all", least=0)
     values.number(
@@ -282,4 +291,5 @@ def _job(
         runner=runner,
         beam_arguments=tuple(beam_arguments),
         decode_threads=values.decode_threads,
+        decode_scale=values.decode_scale,
     )

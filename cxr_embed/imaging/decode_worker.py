@@ -26,6 +26,7 @@ from pydicom.uid import JPEGLossless, JPEGLosslessSV1, RLELossless
 from cxr_embed.errors import ImageRejected
 from cxr_embed.imaging.lossless_jpeg import decode_lossless_jpeg
 from cxr_embed.imaging.pictures import decode_picture
+from cxr_embed.imaging.reduced_jpeg2000 import decode_reduced
 
 READY = b"ready\n"
 
@@ -133,6 +134,11 @@ def _write_pixels(shared: int, array: np.ndarray) -> None:
 def _decode(request: dict[str, Any], data: bytes) -> np.ndarray:
     """Returns what pydicom's decoder gives, but for bits above Bits Stored, which may be set."""
     syntax, plugin, options = request["transfer_syntax"], request["plugin"], request["options"]
+    if count := options.pop("halvings", 0):
+        with contextlib.suppress(Exception):  # whole, it is decoded or its fault is named
+            array = decode_reduced(data[_FRAMING.size :], options, count)
+            if array is not None:
+                return array
     if syntax in _DIRECT:
         try:
             return _DIRECT[syntax](data[_FRAMING.size :], options)

@@ -39,7 +39,7 @@ from pydicom.uid import (
 )
 
 from cxr_embed.errors import ImageRejected
-from cxr_embed.imaging import decoder_process
+from cxr_embed.imaging import decoder_process, reduced_jpeg2000
 from cxr_embed.imaging.codestream import check_stream, is_cut_short, only_frame
 
 # The version of a distribution that is not installed.
@@ -128,12 +128,16 @@ def _install_hint(transfer_syntax: str) -> str:
     return f"{transfer_syntax} needs the package(s) {packages}, which cannot be imported here"
 
 
-def decode(dataset: Dataset, transfer_syntax: str) -> np.ndarray:
+def decode(
+    dataset: Dataset, transfer_syntax: str, cover: tuple[int, int] | None = None
+) -> np.ndarray:
     """Decodes a single-frame greyscale image whose header was checked.
 
     Args:
         dataset: holds the Image Pixel module and Pixel Data.
         transfer_syntax: its UID, one that `require_decoder` accepts.
+        cover: JPEG 2000 and HTJ2K are decoded at the lowest resolution with at least so many rows
+            and columns; None decodes all whole.
 
     Returns:
         Stored values of shape (rows, columns), uint or int of Bits Allocated, bits above Bits
@@ -145,10 +149,12 @@ def decode(dataset: Dataset, transfer_syntax: str) -> np.ndarray:
     """
     if transfer_syntax in NATIVE:
         return _read_native(dataset, transfer_syntax == ExplicitVRBigEndian)
-    return _decode_compressed(dataset, transfer_syntax)
+    return _decode_compressed(dataset, transfer_syntax, cover)
 
 
-def _decode_compressed(dataset: Dataset, transfer_syntax: str) -> np.ndarray:
+def _decode_compressed(
+    dataset: Dataset, transfer_syntax: str, cover: tuple[int, int] | None
+) -> np.ndarray:
     frame = only_frame(dataset.PixelData)
     options = _options(dataset)
     check_stream(
@@ -160,6 +166,8 @@ def _decode_compressed(dataset: Dataset, transfer_syntax: str) -> np.ndarray:
     plugin = PINNED[transfer_syntax].plugin
     if PINNED[transfer_syntax] is _GDCM and options["bits_allocated"] == 8:
         options["bits_stored"] = 8  # with fewer it ends the process
+    if cover is not None and PINNED[transfer_syntax] is _OPENJPEG:
+        options["halvings"] = reduced_jpeg2000.halvings(frame, options, cover)
     try:
         array = decoder_process.decode(transfer_syntax, plugin, options, frame)
     except ImageRejected as rejected:

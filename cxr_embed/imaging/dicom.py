@@ -26,6 +26,7 @@ from cxr_embed.imaging import decoders
 from cxr_embed.imaging.dicom_file import is_deflated, read_dicom, read_dicom_start
 from cxr_embed.imaging.dicom_header import integer, is_absent, rendering_attributes_of, text
 from cxr_embed.imaging.reading_errors import while_parsing, while_rendering
+from cxr_embed.imaging.reduced_jpeg2000 import has_fixed_range
 from cxr_embed.imaging.rendering import render, require_rendering
 from cxr_embed.imaging.rendering_attributes import RenderingAttributes
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
@@ -64,6 +65,7 @@ def read_radiograph(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     views: str = "all",
+    cover: tuple[int, int] | None = None,
 ) -> Radiograph:
     """Reads and renders one single-frame greyscale DICOM image.
 
@@ -74,6 +76,7 @@ def read_radiograph(
         max_pixels: images with more pixels are rejected from their header.
         views: `all`, or `frontal` to raise `ImageSkipped` where View Position is present and is
             neither AP nor PA.
+        cover: as in `cxr_embed.imaging.image_files.read_image`.
 
     Returns:
         The radiograph: uint8 or uint16 pixels of shape (rows, columns), bright = dense.
@@ -99,7 +102,9 @@ def read_radiograph(
             _check_header(dataset, transfer_syntax, max_pixels)
             attributes = rendering_attributes_of(dataset, rendering)
             warnings = _warnings(dataset, transfer_syntax, attributes, rendering)
-            stored = _decode(dataset, transfer_syntax, rendering, steps)
+            if not has_fixed_range(attributes):
+                cover = None
+            stored = _decode(dataset, transfer_syntax, rendering, steps, cover)
         with while_rendering():
             pixels = render(stored, attributes, rendering, steps)
         return Radiograph(pixels, warnings, text(dataset, "ViewPosition"), steps)
@@ -252,14 +257,23 @@ def _check_header(
     dataset.PixelRepresentation = integer(dataset, "PixelRepresentation", 0)
 
 
-def _decode(dataset: Dataset, transfer_syntax: str, rendering: str, steps: list[str]) -> np.ndarray:
+def _decode(
+    dataset: Dataset,
+    transfer_syntax: str,
+    rendering: str,
+    steps: list[str],
+    cover: tuple[int, int] | None,
+) -> np.ndarray:
     """Returns stored values; in `dicom` mode also where they do not start at the lowest bit."""
     bits, high_bit = dataset.BitsStored, integer(dataset, "HighBit", dataset.BitsStored - 1)
     # PS3.5 8.1.1 has retired other High Bits, but files have them. Compressed streams hold the
     # samples themselves, without their place in the cell; RLE holds whole cells.
     has_cells = transfer_syntax in decoders.NATIVE or transfer_syntax == RLELossless
     if rendering != "dicom" or not has_cells or not bits <= high_bit < dataset.BitsAllocated:
-        return decoders.decode(dataset, transfer_syntax)
+        stored = decoders.decode(dataset, transfer_syntax, cover)
+        if stored.shape != (dataset.Rows, dataset.Columns):
+            steps.append(f"decoded at {stored.shape[0]} x {stored.shape[1]}")
+        return stored
     low_bits = high_bit + 1 - bits
     steps.append(f"moved down by {low_bits} bits (High Bit {high_bit}, Bits Stored {bits})")
     try:

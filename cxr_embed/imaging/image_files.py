@@ -72,6 +72,7 @@ def read_image(
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     views: str = "all",
+    cover: tuple[int, int] | None = None,
 ) -> Radiograph:
     """Reads and renders one image file of any supported type.
 
@@ -81,6 +82,9 @@ def read_image(
         rendering: as in `read_radiograph`.
         max_pixels: likewise.
         views: likewise.
+        cover: DICOM in JPEG 2000 and HTJ2K is decoded at the lowest resolution with at least so
+            many rows and columns, if its header has a window and neither look-up tables nor
+            padding. This takes a fraction of the time and changes pixels. None decodes all whole.
 
     Returns:
         The radiograph. Its `source` is not set.
@@ -103,7 +107,7 @@ def read_image(
     _check_type(data, found, file_type)
     if found in ("png", "jpeg"):
         return _read_picture(data, found, max_pixels)
-    return dicom.read_radiograph(data, rendering, max_pixels=max_pixels, views=views)
+    return dicom.read_radiograph(data, rendering, max_pixels=max_pixels, views=views, cover=cover)
 
 
 def admit(

@@ -49,6 +49,20 @@ def describe(wanted: ImageInput) -> str:
     return f"{wanted.height} x {wanted.width}"
 
 
+def least_size(wanted: ImageInput) -> tuple[int, int] | None:
+    """Returns the rows and columns that a radiograph needs, so that resizing only shrinks it.
+
+    None if it is not resized here by averaging: an input of any size, one of whole PNGs, and
+    ELIXR's, which picks single pixels.
+    """
+    if not isinstance(wanted, ModelInput) or wanted.height is None or wanted.width is None:
+        return None
+    edge = 0
+    if wanted.resizing.mode == "shortest_edge":
+        edge = wanted.resizing.shortest_edge or max(wanted.height, wanted.width)
+    return max(wanted.height, edge), max(wanted.width, edge)
+
+
 def example_radiograph() -> Radiograph:
     """Returns a grey ramp, to measure the embedding size of a model by calling it."""
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)

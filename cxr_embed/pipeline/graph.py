@@ -53,6 +53,7 @@ class GraphSettings:
     rendering: str = "cxr_foundation"
     views: str = "all"
     max_pixels: int = DEFAULT_MAX_PIXELS
+    cover: tuple[int, int] | None = None
     layout: str = "flat"
     replace: bool = False
     check_worker: Callable[[], None] | None = None
@@ -74,6 +75,7 @@ def build(pipeline: beam.Pipeline, images: beam.PTransform, job: GraphSettings) 
         views=job.views,
         max_pixels=job.max_pixels,
         threads=job.read_threads,
+        cover=job.cover,
     )
     embed = read.radiographs | "Embed" >> EmbedRadiographs(job.model, job.batch_size)
     write = embed.embeddings | "Write" >> WriteRecords(

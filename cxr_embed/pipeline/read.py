@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import cv2
@@ -53,6 +53,8 @@ class ReadRadiographs(beam.PTransform):
             AP nor PA.
         max_pixels: larger images fail, judged by their header.
         threads: threads that read, in one process; 0 chooses by cores.
+        cover: rows and columns that a model needs: JPEG 2000 and HTJ2K are decoded at the lowest
+            resolution that has them. See `cxr_embed.imaging.image_files.read_image`.
 
     Raises:
         ValueError: an argument is none of the choices.
@@ -66,6 +68,7 @@ class ReadRadiographs(beam.PTransform):
         views: str = "all",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         threads: int = 0,
+        cover: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -75,7 +78,8 @@ class ReadRadiographs(beam.PTransform):
         ):
             if value not in choices:
                 raise ValueError(f"{name} {value!r}: pass one of {', '.join(choices)}")
-        self._read = _Read(rendering, file_type, views, max_pixels, threads)
+        judged_by = {"file_type": file_type, "max_pixels": max_pixels, "views": views}
+        self._read = _Read(judged_by, {"rendering": rendering, "cover": cover}, threads)
 
     def expand(self, images: beam.PCollection) -> ReadResult:
         outputs = images | "Files" >> beam.ParDo(self._read).with_output_types(
@@ -88,10 +92,9 @@ class _Read(ThreadedDoFn):
     """A path or ImageRef -> (ImageRef, Radiograph), Failed or Skipped."""
 
     def __init__(
-        self, rendering: str, file_type: str, views: str, max_pixels: int, threads: int
+        self, judged_by: dict[str, Any], rendered_by: dict[str, Any], threads: int
     ) -> None:
-        self._rendering, self._file_type, self._views = rendering, file_type, views
-        self._max_pixels, self._count = max_pixels, threads
+        self._judged_by, self._rendered_by, self._count = judged_by, rendered_by, threads
         self._places = storage.settings()
 
     def threads(self) -> Threads:
@@ -129,22 +132,14 @@ class _Read(ThreadedDoFn):
 
     def _read(self, ref: ImageRef, counts: dict[str, int]) -> Radiograph:
         since = time.perf_counter()
-        judge = functools.partial(
-            admit, file_type=self._file_type, max_pixels=self._max_pixels, views=self._views
-        )
+        judge = functools.partial(admit, **self._judged_by)
         stored = storage.read_file(ref.path, judge, ref.location)
         self._unavailable.succeeded()
         read = time.perf_counter()
         counts["bytes_read"] = len(stored.data)
         counts["read_microseconds"] = round(1e6 * (read - since))
         try:
-            radiograph = read_image(
-                stored.data,
-                self._file_type,
-                self._rendering,
-                max_pixels=self._max_pixels,
-                views=self._views,
-            )
+            radiograph = read_image(stored.data, **self._judged_by, **self._rendered_by)
         finally:
             decoded = time.perf_counter()
             counts["decode_and_render_microseconds"] = round(1e6 * (decoded - read))

@@ -23,7 +23,7 @@ from cxr_embed.runs.fingerprint import require_same_software
 from cxr_embed.runs.folder import write_manifest
 from cxr_embed.runs.manifest import Conditions, make_manifest
 from cxr_embed.runs.plan import Job, Log, Plan, RunPlan
-from cxr_embed.runs.preparing import prepare_output, reserved_space
+from cxr_embed.runs.preparing import prepare_output, reserved_handles, reserved_space
 from cxr_embed.runs.progress import Progress, progress_of
 from cxr_embed.runs.sink import RunTables, files_of
 
@@ -101,6 +101,7 @@ def execute_run(run: RunPlan, log: Log, watch: Watch) -> list[Result]:
     if run.todo:
         # This reference keeps the model loaded for the graph's workers in this process.
         model = _load_model(run, conditions, log)
+        reserve.enter_context(reserved_handles())
         started = [plan for plan in run.outputs if plan.todo]
         for plan in started:
             reserve.enter_context(reserved_space(plan))
@@ -164,6 +165,7 @@ def _load_model(run: RunPlan, conditions: Conditions, log: Log) -> object:
     model = outline(settings) if holder is None else holder.model
     conditions.load_seconds = time.perf_counter() - since
     conditions.batch_size, conditions.device = _batch_size(job, model), model.device
+    conditions.cover = _cover(job, model)
     paths = (job.output_path, job.refs[0].path)
     conditions.decode_threads = reading_threads(
         job.decode_threads,
@@ -200,6 +202,19 @@ def _batch_size(job: Job, model: models.EmbeddingModel | Outline) -> int:
             f"--batch_size={wanted}: this model takes at most {model.max_batch_size} at a time"
         )
     return wanted
+
+
+def _cover(job: Job, model: models.EmbeddingModel | Outline) -> tuple[int, int] | None:
+    """Returns the size that images are decoded at, at least; None is the whole of them."""
+    if job.decode_scale == "full":
+        return None
+    size = inputs.least_size(model.input)
+    if size is None:
+        raise UsageError(
+            "--decode_scale=auto needs a model whose images are resized to a size that is known: "
+            f"this one takes {inputs.describe(model.input)}; leave the flag out"
+        )
+    return size
 
 
 def _describe(run: RunPlan, model: models.EmbeddingModel | Outline, conditions: Conditions) -> str:
@@ -276,6 +291,7 @@ def _graph_settings(run: RunPlan, conditions: Conditions) -> GraphSettings:
         rendering=job.rendering,
         views=job.views,
         max_pixels=job.max_pixels,
+        cover=conditions.cover,
         layout=job.layout,
         replace=job.overwrite,
         check_worker=partial(require_same_software, run.outputs[0].fingerprint),

@@ -46,6 +46,7 @@ def make_fingerprint(
     precision: str,
     engine: str,
     model_revision: str = "",
+    decode_scale: str = "full",
 ) -> Fingerprint:
     """Returns the fingerprint of a run, ready for JSON.
 
@@ -56,12 +57,14 @@ def make_fingerprint(
         precision: `float32` or `bfloat16`; `hosted` for an endpoint.
         engine: a key of `models.loading.ENGINES`, or another package's engine.
         model_revision: the commit of a model on the Hugging Face Hub.
+        decode_scale: `full`; or `auto`, where images may be decoded at a lower resolution.
     """
     return {
         "model_sha256": model_sha256,
         **({"model_revision": model_revision} if model_revision else {}),
         "model_config": model_config,
         "rendering": rendering,
+        **({"decode_scale": decode_scale} if decode_scale != "full" else {}),
         "precision": precision,
         "engine": engine,
         **_software(engine),

@@ -25,7 +25,10 @@ _LOADING = "load_model_latency_milli_secs"
 
 @dataclass
 class Conditions:
-    """Settings and timings of a run that the flags do not determine."""
+    """Settings and timings of a run that the flags do not determine.
+
+    `cover` is the size that images are decoded at, at least; None is the whole of them.
+    """
 
     started: datetime.datetime
     batch_size: int
@@ -33,6 +36,7 @@ class Conditions:
     decode_threads: int
     load_seconds: float = 0.0
     first_image_seconds: float = 0.0
+    cover: tuple[int, int] | None = None
 
 
 def make_manifest(

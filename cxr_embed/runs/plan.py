@@ -55,6 +55,7 @@ class Job:
     runner: str = ""
     beam_arguments: tuple[str, ...] = ()
     decode_threads: int = 0
+    decode_scale: str = "full"
     archives: Mapping[str, ListedArchive] = field(default_factory=dict)
 
     @property
@@ -189,6 +190,7 @@ def make_plan(job: Job, log: Log) -> Plan:
         precision=models.precision_of(job.model),
         engine=job.model.engine,
         model_revision=job.model.hub_commit,
+        decode_scale=job.decode_scale,
     )
     try:
         found = resume.survey(job.output_path)

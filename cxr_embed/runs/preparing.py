@@ -1,4 +1,4 @@
-"""Prepares an output for a run: removes old records, writes its config, reserves disk space."""
+"""Prepares an output for a run: removes old records, writes its config, reserves what it needs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from cxr_embed.runs.plan import Plan
 
 # Upper estimates of the size of a manifest and of a table row without its path.
 _MANIFEST_BYTES, _ROW_BYTES = 64 << 10, 400
+# More than are open at a time while they are written.
+_HANDLES = 8
 
 
 def prepare_output(plan: Plan) -> None:
@@ -36,6 +38,15 @@ def prepare_output(plan: Plan) -> None:
         raise Unreachable(
             f"--output_path {output_path} cannot be written to: {error.strerror or error}"
         ) from error
+
+
+def reserved_handles() -> contextlib.ExitStack:
+    """Reserves file handles for tables and manifest, in case the run ends for lack of them."""
+    held = contextlib.ExitStack()
+    with contextlib.suppress(OSError):
+        for _ in range(_HANDLES):
+            held.enter_context(open(os.devnull, "rb"))  # noqa: SIM115, PTH123  closed by the caller
+    return held
 
 
 def reserved_space(plan: Plan) -> contextlib.AbstractContextManager[Any]:

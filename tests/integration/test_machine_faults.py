@@ -151,9 +151,11 @@ def test_no_file_handles_left_is_no_images_fault(many_images: Path, tmp_path: Pa
         "begun()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n"
         "held = []\n"
-        "try:\n"
-        "    while True: held.append(open('/dev/null'))\n"
-        "except OSError: time.sleep(100)\n",
+        "for _ in range(4):\n"  # what the job closes meanwhile is taken, too
+        "    try:\n"
+        "        while True: held.append(open('/dev/null'))\n"
+        "    except OSError: time.sleep(0.0005)\n"
+        "time.sleep(100)\n",
         input_path=many_images, output_path=output,
         model_path=save_model(tmp_path / "model", lambda image: image),
     )  # fmt: skip

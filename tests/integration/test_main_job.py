@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from builders import GRADIENT, make_dicom
+from builders import GRADIENT, as_bytes, make_dicom, make_jpeg2000
 from PIL import Image
 from running import Ran, all_files, last_run, manifest, records, run_apart, run_here, table
 
@@ -297,6 +298,41 @@ class TestResume:
         assert job(rendering="dicom", overwrite=True).status == 0
         assert job(rendering="dicom").status == 0
         assert job().status == 2
+
+    def test_a_lower_resolution_is_another_setting(
+        self, job: Any, images: Path, tmp_path: Path
+    ) -> None:
+        for number, path in enumerate(sorted(images.rglob("*.dcm"))):
+            pixels = np.roll(cv2.resize(GRADIENT, (200, 240)), 10 * number, axis=0)
+            path.write_bytes(as_bytes(make_jpeg2000(pixels, 16)))
+        job()
+        whole = records(tmp_path / "out")
+        ran = job(decode_scale="auto")
+        assert ran.status == 2
+        assert "(decode_scale)" in ran.err
+        assert job(decode_scale="auto", output_path=tmp_path / "less").status == 0
+        less = records(tmp_path / "less")
+        assert less.keys() == whole.keys()
+        for name, data in less.items():
+            before, after = (decode_record(each).embedding for each in (whole[name], data))
+            assert not np.array_equal(before, after)
+            np.testing.assert_allclose(after, before, atol=0.1 * np.abs(before).max())
+        assert manifest(tmp_path / "less")["fingerprint"]["decode_scale"] == "auto"
+
+    def test_a_lower_resolution_needs_a_size_to_cover(self, job: Any, tmp_path: Path) -> None:
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.embed = tf.function(
+            lambda image: {"embedding": tf.reduce_mean(image, [1, 2])},
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32, name="image")],
+        )
+        signatures = {"serving_default": module.embed}
+        tf.saved_model.save(module, str(tmp_path / "any"), signatures=signatures)
+        ran = job(decode_scale="auto", model_path=tmp_path / "any")
+        assert ran.status == 2
+        assert "--decode_scale=auto needs a model whose images are resized" in ran.err
+        assert not (tmp_path / "out").exists()
 
     def test_another_models_output_is_refused(
         self, job: Any, tmp_path: Path, small_model: Path
