@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 
 @functools.cache
@@ -16,12 +17,29 @@ def import_tensorflow() -> Any:
     # By default TensorFlow uses oneDNN only on processors with AVX-512. Without oneDNN an
     # EfficientNet-L2 takes 1.5 times as long, and embeddings would differ between machines.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with _quiet_stderr():
+    with _quiet_stderr(), _without_keras():
         import tensorflow
 
         # The first search for a GPU prints an error if there is none.
         tensorflow.config.list_physical_devices("GPU")
     return tensorflow
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Lets `import tensorflow` leave out Keras, which takes two seconds and no model needs here.
+
+    TensorFlow does without where Keras is not installed. Keras can still be imported later.
+    """
+    name = "keras.src.optimizers"  # the module that TensorFlow imports in order to import Keras
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = cast(Any, None)  # Python's way to say that there is no such module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @contextlib.contextmanager
