@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     StandardOptions,
 )
+from apache_beam.runners.portability.portable_runner import PipelineResult as PortableResult
 
 from cxr_embed import storage
 from cxr_embed.elements import ImageRef
@@ -170,6 +171,8 @@ def followed(
 
 def metrics_of(result: Any) -> Metrics:
     """Returns a run's metrics, as far as the runner knows them by now."""
+    if isinstance(result, PortableResult):
+        result._metrics = None  # it would repeat its first answer, whenever that was asked for
     query = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
     found = Metrics()
     for counter in query["counters"]:

@@ -105,7 +105,7 @@ def test_a_terminal_gets_a_bar(output: Path, tmp_path: Path) -> None:
          f"--input_path={output}", f"--output_path={tmp_path / 'packed'}"],
         stderr=theirs, stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
-    shown = os.read(ours, 1 << 16).decode()
+    shown = os.read(ours, 1 << 16).decode(errors="replace")
     assert b"30, 8 floats each" in done.stdout
     assert "packing" in shown
     assert "30/30" in shown

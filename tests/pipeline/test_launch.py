@@ -6,7 +6,10 @@ import threading
 import time
 from typing import Any
 
+import apache_beam as beam
 import pytest
+from apache_beam.metrics.metric import Metrics as Metered
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from cxr_embed.errors import MachineFault, PlaceLost
 from cxr_embed.pipeline import beam_flags, launch
@@ -83,3 +86,30 @@ def test_the_main_session_stays_here_unless_asked_for() -> None:
         "--region=x", "--no_save_main_session",
     ]  # fmt: skip
     assert beam_flags.with_remote_defaults(["--save_main_session"]) == ["--save_main_session"]
+
+
+_MAY_GO_ON = threading.Event()
+
+
+class _Counted(beam.DoFn):
+    """Counts its elements, and waits after the first bundle."""
+
+    def process(self, element: int) -> None:
+        if element:
+            assert _MAY_GO_ON.wait(60)
+        Metered.counter(launch.NAMESPACE, "counted").inc()
+
+
+def test_a_portable_runner_that_was_asked_amid_a_job_is_asked_again_at_its_end() -> None:
+    """Its result keeps the first answer."""
+    _MAY_GO_ON.clear()
+    options = PipelineOptions(
+        ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    )
+    pipeline = beam.Pipeline(options=options)
+    _ = pipeline | beam.Create([0, 1, 2]) | beam.ParDo(_Counted())
+    result = pipeline.run()
+    assert launch.metrics_of(result).counters.get("counted", 0) < 3
+    _MAY_GO_ON.set()
+    result.wait_until_finish()
+    assert launch.metrics_of(result).counters == {"counted": 3}
