@@ -11,8 +11,8 @@ CONVERTING := $(VENV)/.converting
 INSTALL = install() { $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e "$$1" || $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e "$$1"; }; install
 
 DEMO ?= demo
-# Tests that run at a time; none of them needs more than 2 GB.
-JOBS ?= auto
+# Tests that run at a time, one more than cores since many of them wait; none needs more than 2 GB.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-convert lint format bench docs pictures clean
