@@ -19,9 +19,9 @@ DOCUMENTED = {
     "dicomweb_query",
     "input_path", "input_list", "input_file_type", "output_path", "output_layout", "model_path",
     "model_config", "embeddings_project", "endpoint_location", "endpoint_id", "rendering", "views",
-    "device", "engine", "precision", "batch_size", "decode_scale", "decode_threads", "limit", "max_pixels",
-    "overwrite", "search_archives", "moved_inputs", "skip_errors", "max_failures", "verbosity",
-    "watch",
+    "device", "engine", "precision", "batch_size", "decode_scale", "decode_threads", "limit",
+    "max_pixels", "overwrite", "search_archives", "moved_inputs", "skip_errors", "max_failures",
+    "verbosity", "watch",
 }  # fmt: skip
 
 
