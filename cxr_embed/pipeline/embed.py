@@ -77,6 +77,11 @@ class EmbedRadiographs(beam.PTransform):
         settings = model if isinstance(model, ModelSettings) else ModelSettings.of_path(model)
         self._handler = EmbeddingModelHandler(settings, batch_size)
 
+    @property
+    def batch_size(self) -> int:
+        """Images in a whole batch."""
+        return self._handler.batch_size
+
     def expand(self, radiographs: beam.PCollection) -> EmbedResult:
         outputs = (
             radiographs
@@ -113,10 +118,11 @@ class EmbedImages(beam.PTransform):
         batch_size: int = 0,
     ) -> None:
         super().__init__()
-        self._read = ReadRadiographs(
-            rendering=rendering, file_type=file_type, views=views, max_pixels=max_pixels
-        )
         self._embed = EmbedRadiographs(model, batch_size)
+        self._read = ReadRadiographs(
+            rendering=rendering, file_type=file_type, views=views, max_pixels=max_pixels,
+            waiting=self._embed.batch_size,
+        )  # fmt: skip
 
     def expand(self, images: beam.PCollection) -> EmbedImagesResult:
         read = images | "Read" >> self._read

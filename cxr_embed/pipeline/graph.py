@@ -49,6 +49,7 @@ class GraphSettings:
     tables: OutcomeTables
     batch_size: int = 0
     read_threads: int = 0
+    waiting: int = 0
     file_type: str = "auto"
     rendering: str = "cxr_foundation"
     views: str = "all"
@@ -75,6 +76,7 @@ def build(pipeline: beam.Pipeline, images: beam.PTransform, job: GraphSettings) 
         views=job.views,
         max_pixels=job.max_pixels,
         threads=job.read_threads,
+        waiting=job.waiting,
         cover=job.cover,
     )
     embed = read.radiographs | "Embed" >> EmbedRadiographs(job.model, job.batch_size)

@@ -21,9 +21,6 @@ from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
 from cxr_embed.pipeline.threads import reading_threads, usable_cores
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS, InputFacts, Radiograph
 
-# Radiographs that are read already and wait for the model, for each core.
-_WAITING_PER_CORE = 1
-
 
 class ReadResult(NamedTuple):
     """The outputs of `ReadRadiographs`.
@@ -53,6 +50,8 @@ class ReadRadiographs(beam.PTransform):
             AP nor PA.
         max_pixels: larger images fail, judged by their header.
         threads: threads that read, in one process; 0 chooses by cores.
+        waiting: radiographs that are read already and wait for the next step: a batch of the model,
+            so that the next one is read while it works. At least one for each core.
         cover: rows and columns that a model needs: JPEG 2000 and HTJ2K are decoded at the lowest
             resolution that has them. See `cxr_embed.imaging.image_files.read_image`.
 
@@ -68,6 +67,7 @@ class ReadRadiographs(beam.PTransform):
         views: str = "all",
         max_pixels: int = DEFAULT_MAX_PIXELS,
         threads: int = 0,
+        waiting: int = 0,
         cover: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +79,8 @@ class ReadRadiographs(beam.PTransform):
             if value not in choices:
                 raise ValueError(f"{name} {value!r}: pass one of {', '.join(choices)}")
         judged_by = {"file_type": file_type, "max_pixels": max_pixels, "views": views}
-        self._read = _Read(judged_by, {"rendering": rendering, "cover": cover}, threads)
+        rendered_by = {"rendering": rendering, "cover": cover}
+        self._read = _Read(judged_by, rendered_by, threads, waiting)
 
     def expand(self, images: beam.PCollection) -> ReadResult:
         outputs = images | "Files" >> beam.ParDo(self._read).with_output_types(
@@ -92,14 +93,15 @@ class _Read(ThreadedDoFn):
     """A path or ImageRef -> (ImageRef, Radiograph), Failed or Skipped."""
 
     def __init__(
-        self, judged_by: dict[str, Any], rendered_by: dict[str, Any], threads: int
+        self, judged_by: dict[str, Any], rendered_by: dict[str, Any], threads: int, waiting: int
     ) -> None:
-        self._judged_by, self._rendered_by, self._count = judged_by, rendered_by, threads
+        self._judged_by, self._rendered_by = judged_by, rendered_by
+        self._count, self._waiting = threads, waiting
         self._places = storage.settings()
 
     def threads(self) -> Threads:
         count = reading_threads(self._count, device="cpu", is_remote=True)
-        return Threads("read", count, count + _WAITING_PER_CORE * usable_cores())
+        return Threads("read", count, count + max(self._waiting, usable_cores()))
 
     def setup(self) -> None:
         super().setup()

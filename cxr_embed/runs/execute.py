@@ -286,6 +286,7 @@ def _graph_settings(run: RunPlan, conditions: Conditions) -> GraphSettings:
         tables=_graph_tables(run),
         # Remote workers have other cores and other devices than this machine.
         batch_size=conditions.batch_size if job.is_local else job.batch_size,
+        waiting=conditions.batch_size,
         read_threads=conditions.decode_threads if job.is_local else job.decode_threads,
         file_type=job.file_type,
         rendering=job.rendering,
