@@ -55,9 +55,10 @@ $(CONVERTING): $(INSTALLED)
 	$(INSTALL) '.[test,convert,test-convert,onnx]'
 	@touch $@
 
+COMPARED ?= convert
 # Without pytest's capture of the log: it makes PyTorch log each step of an export.
 test-convert: $(CONVERTING) ## what compares with PyTorch; installs it, 6 GB
-	$(BIN)/pytest -m convert -n 2 -p no:logging -p no:cacheprovider --durations=10
+	$(BIN)/pytest -m "$(COMPARED)" -n 2 -p no:logging -p no:cacheprovider --durations=10
 
 lint: $(INSTALLED) ## style, format and types
 	$(BIN)/ruff check .
