@@ -25,6 +25,7 @@ from cxr_embed.pipeline import (
     ReadRadiographs,
     WriteRecords,
 )
+from cxr_embed.pipeline.threads import usable_cores
 from cxr_embed.records import decode_record
 
 COUNT = 12
@@ -199,6 +200,16 @@ def test_mirror_takes_the_folders_of_plain_paths(paths: list[str], tmp_path: Pat
 def test_a_wrong_argument_is_refused_when_the_pipeline_is_built(make: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         make()
+
+
+def test_as_many_radiographs_as_a_batch_are_read_ahead(tiny_model: Path) -> None:
+    """Else the model waits for reading between two batches, where cores are few."""
+    few = ReadRadiographs(threads=2)._read.threads()
+    many = ReadRadiographs(threads=2, waiting=400)._read.threads()
+    assert few.in_flight - few.count == usable_cores()
+    assert many.in_flight - many.count == 400
+    embed = EmbedImages(str(tiny_model), batch_size=400)
+    assert embed._read._read.threads().in_flight == embed._read._read.threads().count + 400
 
 
 FOREIGN = """
