@@ -211,8 +211,8 @@ def _cover(job: Job, model: models.EmbeddingModel | Outline) -> tuple[int, int] 
     size = inputs.least_size(model.input)
     if size is None:
         raise UsageError(
-            "--decode_scale=auto needs a model whose images are resized to a size that is known: "
-            f"this one takes {inputs.describe(model.input)}; leave the flag out"
+            "--decode_scale=auto needs a model whose images are resized here, by averaging, to a "
+            f"known size; this one takes {inputs.describe(model.input)}: leave the flag out"
         )
     return size
 
