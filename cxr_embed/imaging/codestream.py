@@ -27,6 +27,10 @@ _TAG_BYTES = 4
 _MAX_FRAGMENTS = 1_000_000
 
 
+class NotForThisDecoder(Exception):
+    """The stream has something that a fast decoder does not know; the next one reads it."""
+
+
 class StreamSize(NamedTuple):
     """The size that a stream gives: rows, columns and colour components."""
 

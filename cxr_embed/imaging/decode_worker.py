@@ -21,9 +21,17 @@ from cxr_embed.imaging import safe_pydicom  # noqa: F401  must come before pydic
 # isort: split
 import numpy as np
 from pydicom.pixels import get_decoder
-from pydicom.uid import JPEGLossless, JPEGLosslessSV1, RLELossless
+from pydicom.uid import (
+    HTJ2K,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 from cxr_embed.errors import ImageRejected
+from cxr_embed.imaging.htj2k import decode_htj2k
 from cxr_embed.imaging.lossless_jpeg import decode_lossless_jpeg
 from cxr_embed.imaging.pictures import decode_picture
 from cxr_embed.imaging.reduced_jpeg2000 import decode_reduced
@@ -167,6 +175,9 @@ _DIRECT: dict[str, Callable[[bytes, dict[str, Any]], np.ndarray]] = {
     RLELossless: _decode_rle,
     JPEGLossless: decode_lossless_jpeg,
     JPEGLosslessSV1: decode_lossless_jpeg,
+    HTJ2KLossless: decode_htj2k,
+    HTJ2KLosslessRPCL: decode_htj2k,
+    HTJ2K: decode_htj2k,
 }
 
 # pylibjpeg-rle refuses segments that are longer than the image; pydicom cuts them off.

@@ -54,10 +54,11 @@ class Decoder(NamedTuple):
 
 
 _PILLOW = Decoder("pillow", ("pillow",))
-# imagecodecs is tried first: see `cxr_embed.imaging.lossless_jpeg`.
+# imagecodecs is tried first: see `cxr_embed.imaging.lossless_jpeg` and `htj2k`.
 _GDCM = Decoder("gdcm", ("imagecodecs", "python-gdcm"))
 _CHARLS = Decoder("pyjpegls", ("pyjpegls",))
 _OPENJPEG = Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-openjpeg"))
+_OPENJPH = Decoder("pylibjpeg", ("imagecodecs", "pylibjpeg", "pylibjpeg-openjpeg"))
 _LIBJPEG = Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-libjpeg"))
 
 NATIVE = frozenset(
@@ -79,9 +80,9 @@ PINNED: dict[str, Decoder] = {
     JPEGLSNearLossless: _CHARLS,
     JPEG2000Lossless: _OPENJPEG,
     JPEG2000: _OPENJPEG,
-    HTJ2KLossless: _OPENJPEG,
-    HTJ2KLosslessRPCL: _OPENJPEG,
-    HTJ2K: _OPENJPEG,
+    HTJ2KLossless: _OPENJPH,
+    HTJ2KLosslessRPCL: _OPENJPH,
+    HTJ2K: _OPENJPH,
     RLELossless: Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-rle")),
 }
 
@@ -166,7 +167,7 @@ def _decode_compressed(
     plugin = PINNED[transfer_syntax].plugin
     if PINNED[transfer_syntax] is _GDCM and options["bits_allocated"] == 8:
         options["bits_stored"] = 8  # with fewer it ends the process
-    if cover is not None and PINNED[transfer_syntax] is _OPENJPEG:
+    if cover is not None and transfer_syntax in JPEG2000TransferSyntaxes:
         options["halvings"] = reduced_jpeg2000.halvings(frame, options, cover)
     try:
         array = decoder_process.decode(transfer_syntax, plugin, options, frame)

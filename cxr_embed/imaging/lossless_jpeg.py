@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.imaging.codestream import NotForThisDecoder
+
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _SOF3, _DRI, _SOS = 0xC3, 0xDD, 0xDA
-
-
-class NotForThisDecoder(Exception):
-    """The stream has something that the fast decoder does not know."""
 
 
 def decode_lossless_jpeg(frame: bytes, options: dict[str, Any]) -> np.ndarray:

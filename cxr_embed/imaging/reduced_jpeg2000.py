@@ -11,34 +11,12 @@ few per cent of the contrast. It is used only where the header fixes the range o
 from __future__ import annotations
 
 import io
-import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from cxr_embed.imaging.jpeg2000_header import read_samples
 from cxr_embed.imaging.rendering_attributes import RenderingAttributes
-
-# Markers of ITU-T T.800 A.2: start of stream and size, coding style, start of the first tile.
-_SOC_SIZ, _COD, _COC, _SOT = b"\xff\x4f\xff\x51", 0xFF52, 0xFF53, 0xFF90
-# Where SIZ holds the depth of the first component, and COD the number of decompositions: bytes
-# after the marker.
-_DEPTH_AT, _LEVELS_AT = 40, 9
-
-
-class Samples(NamedTuple):
-    """The samples of a stream of one component.
-
-    Attributes:
-        start: position of the stream; some writers add JP2 boxes before it.
-        bits: their precision.
-        is_signed: whether they are.
-        decompositions: how often the stream halves the image.
-    """
-
-    start: int
-    bits: int
-    is_signed: bool
-    decompositions: int
 
 
 def has_fixed_range(attributes: RenderingAttributes) -> bool:
@@ -64,11 +42,7 @@ def halvings(frame: bytes | memoryview, options: dict[str, Any], cover: tuple[in
         whole images sorts out.
     """
     samples = read_samples(frame)
-    if (
-        samples is None
-        or samples.is_signed != (options["pixel_representation"] == 1)
-        or samples.bits > options["bits_allocated"]
-    ):
+    if samples is None or not samples.agree_with(options):
         return 0
     count = 0
     while count < samples.decompositions and all(
@@ -82,36 +56,6 @@ def halvings(frame: bytes | memoryview, options: dict[str, Any], cover: tuple[in
 def reduced(length: int, count: int) -> int:
     """Returns rows or columns after `count` halvings (ITU-T T.800 B.5), for an image at 0, 0."""
     return -(-length // 2**count)
-
-
-def read_samples(frame: bytes | memoryview) -> Samples | None:
-    """Returns what a stream's main header says of its samples; None where it is not plain.
-
-    Not plain are damaged ones, images that do not begin at 0, 0, more than 16 bits, and a coding
-    style that differs by component.
-    """
-    head = bytes(frame[:4096])
-    start = head.find(_SOC_SIZ)
-    siz = start + 2
-    if start < 0 or siz + _DEPTH_AT >= len(head):
-        return None
-    depth = head[siz + _DEPTH_AT]
-    left, top = struct.unpack_from(">II", head, siz + 14)
-    bits = (depth & 0x7F) + 1
-    if (left, top) != (0, 0) or bits > 16:
-        return None
-    position = siz
-    levels = None
-    while position + 4 <= len(head):
-        marker, length = struct.unpack_from(">HH", head, position)
-        if marker == _SOT:
-            return None if levels is None else Samples(start, bits, depth > 0x7F, levels)
-        if marker == _COC or length < 2:
-            return None
-        if marker == _COD and position + _LEVELS_AT < len(head):
-            levels = head[position + _LEVELS_AT]
-        position += 2 + length
-    return None
 
 
 def decode_reduced(frame: bytes, options: dict[str, Any], count: int) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from pydicom.uid import JPEGLossless
 
 from cxr_embed.errors import ImageRejected
 from cxr_embed.imaging import decoders, lossless_jpeg
+from cxr_embed.imaging.codestream import NotForThisDecoder
 
 
 def encode(
@@ -102,7 +103,7 @@ def test_it_equals_gdcm(bits: int) -> None:
 def test_what_it_does_not_know_is_left_to_gdcm(setting: dict[str, int]) -> None:
     pixels = picture(12)
     stream = encode(pixels, 12, **setting)
-    with pytest.raises(lossless_jpeg.NotForThisDecoder):
+    with pytest.raises(NotForThisDecoder):
         lossless_jpeg.decode_lossless_jpeg(stream, options(pixels, 12))
     dataset = make_dataset(pixels, BitsStored=12, PixelData=encapsulate([stream]))
     decoded = decoders.decode(dataset, JPEGLossless)
@@ -111,7 +112,7 @@ def test_what_it_does_not_know_is_left_to_gdcm(setting: dict[str, int]) -> None:
 
 def test_other_depths_than_the_header_gives_are_left_to_pydicom() -> None:
     pixels = picture(12)
-    with pytest.raises(lossless_jpeg.NotForThisDecoder):
+    with pytest.raises(NotForThisDecoder):
         lossless_jpeg.decode_lossless_jpeg(encode(pixels, 12), options(picture(8), 8))
 
 

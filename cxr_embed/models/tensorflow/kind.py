@@ -49,7 +49,7 @@ class SavedModelKind(ModelKind):
         """Raises UsageError if no folder is a SavedModel's."""
         if not any(PurePosixPath(name).name in _GRAPHS for name in names):
             graphs = [name for name in names if name.lower().endswith(".onnx")]
-            hint = f": pass one of its ONNX graphs, such as {path}/{graphs[0]}" if graphs else ""
+            hint = f": pass one of its ONNX graphs, such as {path}/{min(graphs)}" if graphs else ""
             raise UsageError(f"--model_path {path} {_no_graph(self.label)}{hint}")
 
     def check(self, path: str) -> None:
