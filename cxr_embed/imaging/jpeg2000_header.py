@@ -44,8 +44,8 @@ class Samples(NamedTuple):
 def read_samples(frame: bytes | memoryview) -> Samples | None:
     """Returns what a stream's main header says of its samples; None where it is not plain.
 
-    Not plain are damaged ones, images or tiles that do not begin at 0, 0, more than 16 bits, and a coding
-    style that differs by component.
+    Not plain are damaged ones, images or tiles that do not begin at 0, 0, more than 16 bits, and a
+    coding style that differs by component.
     """
     head = bytes(frame[:4096])
     start = head.find(_SOC_SIZ)
