@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cxr_embed.heads import metrics
+from cxr_embed.heads.batches import ahead
 from cxr_embed.heads.calibration import calibrate
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import (
@@ -21,7 +23,7 @@ from cxr_embed.heads.network import (
     predictor,
     standardisation_of,
 )
-from cxr_embed.heads.steps import Steps, ahead
+from cxr_embed.heads.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,18 @@ def fit(
     rng = np.random.default_rng(settings.seed)
     size = settings.images_per_step(len(rows))
 
-    def scaled(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return scaling.take(embeddings.values, rows[places]), labels[places]
-
+    fill = partial(scaling.take, embeddings.values)
     history, best = History(), float("inf")
     kept = alone.get_weights()
     for number in range(1, settings.num_epochs + 1):
         started = time.perf_counter()
         # The images that do not fill a last batch are left out of an epoch: batch norm over a few
         # images is noise.
-        order = rng.permutation(len(rows))[: len(rows) // size * size].reshape(-1, size)
-        losses = [steps(*batch) for batch in ahead(scaled, order)]
+        orders = rng.permutation(len(rows))[: len(rows) // size * size].reshape(-1, size)
+        batches = ahead(fill, list(rows[orders]), embeddings.size)
+        losses = [
+            steps(values, labels[order]) for order, values in zip(orders, batches, strict=True)
+        ]
         logits = predict(tune[0])
         tune_loss = mean_calibrated_loss(tune[1], logits, settings.class_weights)
         is_best = tune_loss < best

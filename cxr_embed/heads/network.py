@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_embed.heads.batches import ahead
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
 
@@ -97,17 +98,26 @@ class Standardisation:
         """Returns the scaling that leaves extreme values as they are."""
         return replace(self, limit=float("inf"))
 
-    def take(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def take(
+        self, values: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Returns scaled copies of some rows, float32 (len(rows), d).
 
         A few rows at a time: the passes over them then read the processor's cache.
+
+        Args:
+            values: float32 (n, d).
+            rows: which of them.
+            out: where to put the copies, in its first rows; None makes a new array.
         """
         mean, scale, factor = (
             x.astype(np.float32) for x in (self.mean, 1 / self.deviation, self.factor)
         )
         is_equal = bool((factor == 1).all())
         plain = np.asarray(values)
-        out = np.empty((len(rows), values.shape[1]), np.float32)
+        if out is None:
+            out = np.empty((len(rows), values.shape[1]), np.float32)
+        out = out[: len(rows)]
         for start in range(0, len(rows), _ROWS_IN_CACHE):
             part = out[start : start + _ROWS_IN_CACHE]
             # Any other mode copies once more.
@@ -281,14 +291,16 @@ def predictor(
         input_signature=[tf.TensorSpec((None, embeddings.size), tf.float32)],
     )
 
-    def take(rows: np.ndarray) -> np.ndarray:
-        return embeddings.values[rows] if scaling is None else scaling.take(embeddings.values, rows)
+    def fill(rows: np.ndarray, out: np.ndarray) -> None:
+        if scaling is None:
+            # Any other mode copies once more.
+            np.take(embeddings.values, rows, axis=0, out=out, mode="clip")
+        else:
+            scaling.take(embeddings.values, rows, out)
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        parts = [
-            call(tf.constant(take(rows[start : start + _PREDICT_ROWS]))).numpy()
-            for start in range(0, len(rows), _PREDICT_ROWS)
-        ]
+        groups = [rows[i : i + _PREDICT_ROWS] for i in range(0, len(rows), _PREDICT_ROWS)]
+        parts = [call(values).numpy() for values in ahead(fill, groups, embeddings.size)]
         return np.concatenate(parts) if parts else np.empty((0, model.output_shape[-1]), np.float32)
 
     return predict

@@ -6,13 +6,13 @@ copies and scales each batch while the processor waits.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from cxr_embed.heads.batches import ahead
 from cxr_embed.heads.mapped import MappedEmbeddings
 from cxr_embed.heads.network import (
     NetworkSettings,
@@ -23,10 +23,6 @@ from cxr_embed.heads.network import (
     predictor,
 )
 from cxr_embed.models.tensorflow.runtime import import_tensorflow
-
-_BATCHES_AHEAD = 2
-
-Batch = tuple[np.ndarray, np.ndarray]
 
 
 class Steps:
@@ -60,7 +56,7 @@ class Steps:
 
         self._step = step
 
-    def __call__(self, values: np.ndarray, labels: np.ndarray) -> float:
+    def __call__(self, values: Any, labels: np.ndarray) -> float:
         """Makes one step with float32 (n, d) and (n, heads); returns the loss before it."""
         return float(self._step(values, labels))
 
@@ -68,18 +64,6 @@ class Steps:
         """Puts Adam's state back to what it was before the first step."""
         for variable, value in zip(self._optimizer.variables, self._fresh_state, strict=True):
             variable.assign(value)
-
-
-def ahead(make: Callable[[np.ndarray], Batch], orders: Iterable[np.ndarray]) -> Iterator[Batch]:
-    """Yields a batch for each order, made in a thread while earlier ones are in use."""
-    waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for order in orders:
-            waiting.append(pool.submit(make, order))
-            if len(waiting) > _BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def fused_adam(keras: Any, learning_rate: float) -> Any:
@@ -145,13 +129,17 @@ class StepTrainer:
         self._network.set_weights([_redrawn(weights, rng) for weights in self._fresh_weights])
         self._steps.forget()
         size = min(self._settings.batch_size, len(rows))
+        orders: list[np.ndarray] = []
         order = np.empty(0, np.int64)
         for _ in range(steps):
             if len(order) < size:
                 order = rng.permutation(len(rows))
-            at, order = order[:size], order[size:]
-            values = self._scaling.take(self._embeddings.values, rows[at])
-            self._steps(values, labels[at, None])
+            orders.append(order[:size])
+            order = order[size:]
+        fill = partial(self._scaling.take, self._embeddings.values)
+        batches = ahead(fill, [rows[order] for order in orders], self._embeddings.size)
+        for order, values in zip(orders, batches, strict=True):
+            self._steps(values, labels[order, None])
 
 
 def _redrawn(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -222,18 +222,6 @@ def test_fewer_images_than_floats_give_the_same_solution(kind: str) -> None:
     np.testing.assert_allclose(basis @ again.weights, line.weights, atol=1e-4)
 
 
-def test_batches_come_in_order_and_errors_come_through() -> None:
-    def make(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if order[0] == 4:
-            raise OSError("the file is gone")
-        return order, order
-
-    found = steps.ahead(make, np.arange(9)[:, None])
-    assert [int(next(found)[0][0]) for _ in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(OSError, match="gone"):
-        next(found)
-
-
 def test_a_linear_probe_solves_the_problem() -> None:
     """The gradient of the penalised loss vanishes: nothing is left to iterate over."""
     values, labels = clouds(800, 12, 1.5)
