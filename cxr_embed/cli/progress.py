@@ -192,6 +192,7 @@ def _bars(title: str, transient: bool) -> Iterator[Progress]:
         Task,
         TextColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Times(ProgressColumn):
@@ -205,10 +206,15 @@ def _bars(title: str, transient: bool) -> Iterator[Progress]:
                 shown += f", left {_clock(task.time_remaining)}"
             return Text(shown)
 
+    # In a narrow terminal the bar gets shorter. Otherwise the times would break into a second line.
     columns = (
-        TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        Times(), TextColumn("{task.fields[failed]}"),
-    )  # fmt: skip
+        TextColumn(title),
+        BarColumn(bar_width=None, table_column=Column(max_width=40)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[rate]}"),
+        Times(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[failed]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=transient) as progress:
         yield progress
 

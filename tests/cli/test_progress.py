@@ -23,13 +23,13 @@ from cxr_embed.runs.progress import Progress
 """
 
 
-def on_a_terminal(code: str) -> list[str]:
-    """Returns each state of the display of a child process that runs `code`."""
+def on_a_terminal(code: str, columns: int = 140) -> list[str]:
+    """Returns each line of the display of a child process that runs `code`."""
     ours, theirs = pty.openpty()
     try:
         subprocess.run(
             [sys.executable, "-c", COUNTS + code], stderr=theirs, check=True,
-            env={**os.environ, "COLUMNS": "140", "TERM": "xterm"},
+            env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
         )  # fmt: skip
     finally:
         os.close(theirs)
@@ -77,6 +77,19 @@ def test_a_bar_counts_failures_and_stops_where_a_run_was_interrupted() -> None:
         "    for n in range(4): run.set_counts({'embedded': n, 'failures': n}); time.sleep(0.4)"
     )
     assert re.search(r"6/9 .*elapsed 0:00:0\d 3 failed$", shown[-1])
+
+
+def test_a_bar_is_one_line_in_a_terminal_of_80_columns() -> None:
+    shown = on_a_terminal(
+        "run = Progress()\n"
+        "with watching('embedding', 'images')(run, 54321):\n"
+        "    for n in range(4): run.set_counts({'embedded': n, 'failures': 90}); time.sleep(0.4)",
+        columns=80,
+    )
+    assert any(
+        re.search(r"/54321 .* elapsed 0:00:0\d, left \d+:\d\d:\d\d 90 failed$", s) for s in shown
+    )
+    assert all(line.startswith("embedding") for line in shown)
 
 
 def test_elsewhere_there_is_a_line_with_failures_and_the_time_left(
