@@ -59,7 +59,7 @@ _BYTES_A_PIXEL = 4
 
 
 @safe_pydicom.muted()
-def read_radiograph(
+def read_dicom_image(
     source: Buffer | Dataset,
     rendering: str = "cxr_foundation",
     *,
@@ -119,7 +119,7 @@ def largest_size(start: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS, views: 
 
     Args:
         start: the first bytes of the file, not gzip-compressed.
-        max_pixels: as `read_radiograph` takes it.
+        max_pixels: as `read_dicom_image` takes it.
         views: likewise.
 
     Returns:
@@ -127,7 +127,7 @@ def largest_size(start: Buffer, *, max_pixels: int = DEFAULT_MAX_PIXELS, views: 
         of `max_pixels` where these are not within `start`.
 
     Raises:
-        ImageRejected: `read_radiograph` rejects the whole file for the same reason, with any bytes
+        ImageRejected: `read_dicom_image` rejects the whole file for the same reason, with any bytes
             after `start`.
         ImageSkipped: likewise.
     """
@@ -162,7 +162,7 @@ def read_header(
     """Reads some elements of a DICOM file without checking them.
 
     Args:
-        source: as `read_radiograph` takes it.
+        source: as `read_dicom_image` takes it.
         keywords: the elements to keep; by default those that decide the pixels.
         max_pixels: limits what a deflated data set may inflate to.
 
@@ -218,7 +218,7 @@ def _check_header(
     Args:
         dataset: the elements up to Pixel Data, which must be one of them.
         transfer_syntax: its UID.
-        max_pixels: as `read_radiograph` takes it.
+        max_pixels: as `read_dicom_image` takes it.
         is_whole: the value of Pixel Data is all that the file has.
     """
     if "PixelData" not in dataset:

@@ -9,10 +9,7 @@ from cxr_embed.imaging import safe_pydicom  # noqa: F401  must come before pydic
 
 # isort: split
 
-import os
 import struct
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from pydicom import Dataset
@@ -26,47 +23,12 @@ from cxr_embed.imaging.reading_errors import while_parsing, while_rendering
 from cxr_embed.imaging.rendering import look_up, require_rendering
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
 
-Source: TypeAlias = str | os.PathLike[str] | Buffer | BinaryIO | Dataset
-
 # The most that a pixel can take in a file, in bytes: PNG has up to 16-bit RGBA.
 _BYTES_A_PIXEL = {"png": 8, "jpeg": 4}
 
 
-def read_radiograph(
-    source: Source,
-    rendering: str = "cxr_foundation",
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    views: str = "all",
-) -> Radiograph:
-    """Reads and renders one radiograph, like `cxr_embed.read_radiograph`, if it has no address.
-
-    Args:
-        source: a path on a disk, the file's bytes, a binary file, or a pydicom Dataset. Files may
-            be gzip-compressed. A file that cannot be a radiograph by its first bytes or by its size
-            is not read whole.
-        rendering: a key of `RENDERINGS`.
-        max_pixels: images with more pixels are rejected from their header.
-        views: `all`, or `frontal`.
-
-    Returns:
-        The radiograph, and raises the errors, of `cxr_embed.read_radiograph`.
-    """
-    if isinstance(source, Dataset):
-        return dicom.read_radiograph(source, rendering, max_pixels=max_pixels, views=views)
-    _check_rendering(rendering)
-    if isinstance(source, bytes | bytearray | memoryview):
-        data: Buffer = source
-    elif isinstance(source, str | os.PathLike):
-        with Path(source).open("rb") as file:
-            data = _read_file(file, max_pixels, views, os.fstat(file.fileno()).st_size)
-    else:
-        data = _read_file(source, max_pixels, views)
-    return read_image(data, rendering=rendering, max_pixels=max_pixels, views=views)
-
-
 def read_image(
-    data: Buffer,
+    data: Buffer | Dataset,
     file_type: str = "auto",
     rendering: str = "cxr_foundation",
     *,
@@ -77,11 +39,11 @@ def read_image(
     """Reads and renders one image file of any supported type.
 
     Args:
-        data: the whole file, gzip-compressed or not.
+        data: the whole file, gzip-compressed or not; or a pydicom Dataset.
         file_type: `auto` to judge by the content, or `dicom`, `png`, `jpeg` to accept only that.
-        rendering: as in `read_radiograph`.
-        max_pixels: likewise.
-        views: likewise.
+        rendering: a key of `RENDERINGS`.
+        max_pixels: images with more pixels are rejected from their header.
+        views: `all`, or `frontal`.
         cover: DICOM in JPEG 2000 and HTJ2K is decoded at the lowest resolution with at least so
             many rows and columns, if its header has a window and neither look-up tables nor
             padding. This takes a fraction of the time and changes pixels. None decodes all whole.
@@ -97,7 +59,11 @@ def read_image(
         MemoryError: memory ran out.
         ValueError: `rendering` is unknown.
     """
-    _check_rendering(rendering)
+    require_rendering(rendering)
+    if isinstance(data, Dataset):
+        return dicom.read_dicom_image(
+            data, rendering, max_pixels=max_pixels, views=views, cover=cover
+        )
     found = file_types.sniff(data)
     if found == "gzip":
         # The start is judged first, as in `admit`: what is no radiograph is not inflated whole.
@@ -107,7 +73,7 @@ def read_image(
     _check_type(data, found, file_type)
     if found in ("png", "jpeg"):
         return _read_picture(data, found, max_pixels)
-    return dicom.read_radiograph(data, rendering, max_pixels=max_pixels, views=views, cover=cover)
+    return dicom.read_dicom_image(data, rendering, max_pixels=max_pixels, views=views, cover=cover)
 
 
 def admit(
@@ -172,10 +138,6 @@ def _limit_of_gzip(prefix: Buffer, file_type: str, max_pixels: int, views: str) 
     return max(_BYTES_A_PIXEL.values()) * max_pixels + dicom.HEADER_ALLOWANCE
 
 
-def _check_rendering(rendering: str) -> None:
-    require_rendering(rendering)
-
-
 def _check_type(start: Buffer, found: str | None, file_type: str) -> None:
     """Rejects what is not of the type that is asked for, or of none."""
     if file_type not in ("auto", found):
@@ -183,48 +145,6 @@ def _check_type(start: Buffer, found: str | None, file_type: str) -> None:
     if found not in ("dicom", "png", "jpeg"):
         detail = "neither DICOM nor PNG nor JPEG" if len(start) else "the file is empty"
         raise ImageRejected("not_an_image", detail)
-
-
-def _read_file(file: BinaryIO, max_pixels: int, views: str, size: int = 0) -> bytes:
-    """Reads a binary file whole, unless its first bytes or its size show that it is no radiograph.
-
-    Args:
-        file: at its start.
-        max_pixels: as in `read_radiograph`.
-        views: likewise.
-        size: the size of a regular file; 0 where it is not known.
-
-    Raises:
-        ImageRejected: as `admit`, and `too_large`.
-        ImageSkipped: as `admit`.
-        OSError: the file cannot be read.
-    """
-    prefix = _read_up_to(file, PREFIX_BYTES)
-    limit = admit(prefix, max_pixels=max_pixels, views=views)
-    if len(prefix) < PREFIX_BYTES:
-        return prefix
-    if size > limit:
-        raise too_large(limit)
-    # Joining two pieces would hold the file twice.
-    if getattr(file, "seekable", lambda: False)():
-        file.seek(-len(prefix), os.SEEK_CUR)
-        prefix = b""
-    data = prefix + _read_up_to(file, (size or limit) + 1 - len(prefix))
-    if len(data) > limit:
-        raise too_large(limit)
-    return data
-
-
-def _read_up_to(file: BinaryIO, size: int) -> bytes:
-    """Reads `size` bytes, fewer at the end of the file; a file may give fewer at a time."""
-    parts: list[bytes] = []
-    while size > 0:
-        part = file.read(size)
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _read_picture(data: Buffer, file_type: str, max_pixels: int) -> Radiograph:

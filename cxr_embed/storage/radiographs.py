@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
+from typing import BinaryIO, TypeAlias, cast
 
 from cxr_embed import storage
 from cxr_embed.errors import ImageRejected
+from cxr_embed.file_types import PREFIX_BYTES, Buffer
 from cxr_embed.imaging import image_files
+from cxr_embed.imaging.rendering import require_rendering
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
+from cxr_embed.storage.files import Admit
+
+Source: TypeAlias = str | os.PathLike[str] | BinaryIO | Buffer | image_files.Dataset
 
 
 def read_radiograph(
-    source: image_files.Source,
+    source: Source,
     rendering: str = "cxr_foundation",
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -41,13 +48,45 @@ def read_radiograph(
         MemoryError: memory ran out.
         ValueError: `rendering` is unknown.
     """
-    if not isinstance(source, str) or not (storage.is_remote(source) or storage.is_member(source)):
-        return image_files.read_radiograph(source, rendering, max_pixels=max_pixels, views=views)
+    require_rendering(rendering)
     judge = functools.partial(image_files.admit, max_pixels=max_pixels, views=views)
     try:
-        data = storage.read_file(source, judge).data
+        if isinstance(source, str | os.PathLike):
+            data: Buffer | image_files.Dataset = storage.read_file(os.fspath(source), judge).data
+        elif hasattr(source, "read"):
+            data = _read_stream(cast(BinaryIO, source), judge)
+        else:
+            data = source
     except storage.BadMember as error:
         raise ImageRejected(error.reason, error.detail) from error
     except storage.FileTooLarge as error:
         raise image_files.too_large(error.limit) from error
     return image_files.read_image(data, rendering=rendering, max_pixels=max_pixels, views=views)
+
+
+def _read_stream(file: BinaryIO, admit: Admit) -> bytes:
+    """Reads a binary file from where it stands, as `storage.read_file` reads one by its path."""
+    prefix = _read_up_to(file, PREFIX_BYTES)
+    limit = admit(prefix)
+    if len(prefix) < PREFIX_BYTES:
+        return prefix
+    # Joining two pieces would hold the file twice.
+    if getattr(file, "seekable", lambda: False)():
+        file.seek(-len(prefix), os.SEEK_CUR)
+        prefix = b""
+    data = prefix + _read_up_to(file, limit + 1 - len(prefix))
+    if len(data) > limit:
+        raise image_files.too_large(limit)
+    return data
+
+
+def _read_up_to(file: BinaryIO, size: int) -> bytes:
+    """Reads `size` bytes, fewer at the end of the file; a file may give fewer at a time."""
+    parts: list[bytes] = []
+    while size > 0:
+        part = file.read(size)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

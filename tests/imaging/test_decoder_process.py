@@ -25,9 +25,9 @@ from PIL import Image
 from pydicom.encaps import get_frame
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
+from cxr_embed import read_radiograph
 from cxr_embed.errors import ImageRejected, MachineFault
 from cxr_embed.imaging import decode_worker, decoder_child, decoder_process, memory
-from cxr_embed.imaging.image_files import read_radiograph
 
 Request = tuple[str, str, dict[str, Any], bytes]
 

@@ -27,9 +27,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from cxr_embed import read_radiograph
 from cxr_embed.errors import ImageRejected, ImageSkipped
 from cxr_embed.imaging import decoders, dicom_file
-from cxr_embed.imaging.image_files import read_radiograph
 from cxr_embed.outcomes import FAILURE_REASONS, Stage
 
 

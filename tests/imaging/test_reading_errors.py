@@ -14,10 +14,11 @@ import pytest
 from builders import GRADIENT, make_dataset, make_dicom
 from PIL import Image
 
+from cxr_embed import read_radiograph
 from cxr_embed.cli import terminal
 from cxr_embed.errors import ImageRejected, MachineFault
 from cxr_embed.imaging import dicom, image_files, rendering
-from cxr_embed.imaging.image_files import read_image, read_radiograph
+from cxr_embed.imaging.image_files import read_image
 from cxr_embed.imaging.reading_errors import while_parsing, while_rendering
 from cxr_embed.outcomes import FAILURE_REASONS, Stage
 

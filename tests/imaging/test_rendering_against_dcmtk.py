@@ -22,9 +22,9 @@ from builders import as_bytes, lut_item, make_dicom
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
+from cxr_embed import read_radiograph
 from cxr_embed.errors import ImageRejected
 from cxr_embed.imaging import decoders
-from cxr_embed.imaging.image_files import read_radiograph
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("dcmj2pnm"), reason="DCMTK is not installed (apt-get install dcmtk)"

@@ -9,8 +9,8 @@ import pytest
 from builders import lut_item, make_dataset, make_dicom
 from pydicom import Dataset
 
+from cxr_embed import read_radiograph
 from cxr_embed.errors import ImageRejected
-from cxr_embed.imaging.image_files import read_radiograph
 from cxr_embed.imaging.rendering_attributes import LookupTable, TooFewEntries, parse_lookup_table
 
 

@@ -26,10 +26,11 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless
 from running import run_apart
 
+from cxr_embed import read_radiograph
 from cxr_embed.cli import inspect
 from cxr_embed.cli import main as cli_main
 from cxr_embed.errors import ImageRejected
-from cxr_embed.imaging.image_files import read_image, read_radiograph
+from cxr_embed.imaging.image_files import read_image
 from cxr_embed.imaging.inspection import PATIENT_KEYWORDS
 from cxr_embed.imaging.rendering import RENDERINGS
 
