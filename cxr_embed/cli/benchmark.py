@@ -44,30 +44,22 @@ def main(arguments: list[str]) -> int:
         return 0
     if bool(values.input_path) == bool(values.input_list):
         raise UsageError("pass one of --input_path and --input_list")
-    for name in ("input_path", "input_list", "output_path"):
-        if values[name].value:
-            storage.check_place(values[name].value, f"--{name}")
     from cxr_embed import models
     from cxr_embed.cli import terminal
     from cxr_embed.models.sharing import shared
     from cxr_embed.pipeline.threads import reading_threads
     from cxr_embed.runs.plan import Job, count_of_images
     from cxr_embed.runs.trial import run_trial
-    from cxr_embed.storage.find_images import find_images
 
     log = terminal.Log(quiet=values.verbosity < 0)
-    refs = find_images(
-        values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
-        output_path=values.output_path, search_archives=values.search_archives,
-        dicomweb_query=values.dicomweb_query,
-    )  # fmt: skip
+    refs = main_job.find(values)
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     settings = model_flags.model_settings(values, log)
     models.check_is_there(settings)
     job = Job(
         refs, values.output_path or "", settings, file_type=values.input_file_type,
         rendering=values.rendering, views=values.views, batch_size=values.batch_size,
-        max_pixels=values.max_pixels,
+        max_pixels=values.max_pixels, decode_scale=values.decode_scale,
     )  # fmt: skip
     holder = shared(settings)
     threads = reading_threads(

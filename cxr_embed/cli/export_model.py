@@ -47,8 +47,7 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    if not values.output:
-        raise UsageError("--output is missing: the folder to write")
+    values.require("output")
     if not storage.is_on_disk(values.output):
         raise UsageError(
             f"--output {values.output} is not a local folder: copy the model there later"

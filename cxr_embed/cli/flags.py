@@ -67,6 +67,12 @@ class FlagSet(flags.FlagValues):
         """Defines a flag that is on or off."""
         flags.DEFINE_boolean(name, default, help_, flag_values=self)
 
+    def require(self, *names: str) -> None:
+        """Raises UsageError with the help of the first of these flags that has no value."""
+        for name in names:
+            if not self[name].value:
+                raise UsageError(f"--{name} is missing: {self[name].help}")
+
 
 def begin(
     values: flags.FlagValues, arguments: list[str], usage: str, *, takes_rest: bool = False
@@ -134,7 +140,9 @@ def _check_places(values: flags.FlagValues) -> None:
     for name in values:
         value = values[name].value
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and "://" in text and not text.startswith(_OTHER_ADDRESSES):
+            if not isinstance(text, str) or text.startswith(_OTHER_ADDRESSES):
+                continue
+            if "://" in text or "\0" in text:
                 storage.check_place(text, f"--{name}")
 
 

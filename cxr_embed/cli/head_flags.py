@@ -104,11 +104,11 @@ def embeddings_paths(values: FlagSet) -> list[str]:
     return list(found)
 
 
-def head_names(values: FlagSet) -> tuple[str, ...]:
+def head_names(values: FlagSet, *, are_needed: bool = False) -> tuple[str, ...]:
     """Returns the heads, each once.
 
     Raises:
-        UsageError: a name that cannot be one.
+        UsageError: a name that cannot be one; or there is none, but `are_needed`.
     """
     names = [
         name.strip()
@@ -116,6 +116,8 @@ def head_names(values: FlagSet) -> tuple[str, ...]:
         for name in given.split(",")
         if name.strip()
     ]
+    if are_needed and not names:
+        raise UsageError("--head_name is missing: the column of --labels_csv to learn")
     for name in names:
         if name in RESERVED_HEADS:
             raise UsageError(f"--head_name {name}: that name is taken in metrics.json")

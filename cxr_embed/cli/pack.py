@@ -6,7 +6,6 @@ import time
 
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.datasets import pack as packing
-from cxr_embed.errors import UsageError
 
 USAGE = """\
 Packs embeddings into Parquet shards, one .npz file or TFRecord shards, with SHA256SUMS.txt and a
@@ -37,9 +36,7 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    for name in ("input_path", "output_path"):
-        if not values[name].value:
-            raise UsageError(f"--{name} is missing: {values[name].help}")
+    values.require("input_path", "output_path")
     from cxr_embed.cli import terminal
     from cxr_embed.cli.progress import counting
 

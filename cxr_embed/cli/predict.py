@@ -48,13 +48,12 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    if not values.head:
-        raise UsageError("--head is missing: the folder that cxr-embed train has written")
+    values.require("head")
     sources = head_flags.embeddings_paths(values)
+    values.require("output_path")
     output = values.output_path
-    if not output or not output.endswith(".csv"):
-        raise UsageError("--output_path is missing: the .csv to write" if not output else
-                         f"--output_path {output} must end in .csv")  # fmt: skip
+    if not output.endswith(".csv"):
+        raise UsageError(f"--output_path {output} must end in .csv")
     from cxr_embed import storage
 
     if storage.exists(output) and not values.overwrite:

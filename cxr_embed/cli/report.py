@@ -64,8 +64,7 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    if not values.input_path:
-        raise UsageError("--input_path is missing: an output of the main job")
+    values.require("input_path", "output_path")
     check_page_path("output_path", values.output_path)
     from cxr_embed.cli import terminal
     from cxr_embed.cli.progress import tracking
@@ -93,10 +92,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def check_page_path(flag: str, path: str | None) -> None:
+def check_page_path(flag: str, path: str) -> None:
     """Raises UsageError where a page cannot be written to `path`, before any work is done."""
-    if not path:
-        raise UsageError(f"--{flag} is missing: the .html file to write")
     if not path.lower().endswith((".html", ".htm")):
         raise UsageError(f"--{flag} {path} must end in .html")
     if problem := storage.why_not_writable(path.rpartition("/")[0] or "."):

@@ -185,11 +185,11 @@ def main(arguments: list[str]) -> int:
         _require_watchable(values, runner)
         from cxr_embed.cli.watch import Watch
 
-        find = functools.partial(_find, values, may_be_empty=True)
-        watch = Watch(find, make_job, finished, values.watch, log)
+        find_all = functools.partial(find, values, may_be_empty=True)
+        watch = Watch(find_all, make_job, finished, values.watch, log)
         return watch.until_stopped(values.skip_errors)
     archives = ArchiveSearch(finished)
-    refs = _find(values, archives)
+    refs = find(values, archives)
     log(f"found {count_of_images(len(refs))} in {values.input_list or values.input_path}")
     closed = [ref.path for ref in refs if members.is_archive(ref.path)]
     if closed and not members.is_archive(values.input_path or ""):
@@ -206,11 +206,7 @@ def main(arguments: list[str]) -> int:
 def _require(values: cli_flags.FlagSet) -> None:
     if bool(values.input_path) == bool(values.input_list):
         raise UsageError("pass one of --input_path and --input_list")
-    if not values.output_path:
-        raise UsageError("--output_path is missing: a folder, or a prefix in a bucket")
-    for name in ("input_path", "input_list", "output_path"):
-        if values[name].value:
-            storage.check_place(values[name].value, f"--{name}")
+    values.require("output_path")
     if values.model_path:
         fetch.check_address(values.model_path)
     model_flags.endpoint_of(values)
@@ -228,9 +224,13 @@ def _require_watchable(values: cli_flags.FlagSet, runner: str) -> None:
         raise UsageError("--watch embeds all that arrives: leave --limit out")
 
 
-def _find(
-    values: cli_flags.FlagSet, archives: ArchiveSearch, *, may_be_empty: bool = False
+def find(
+    values: cli_flags.FlagSet,
+    archives: ArchiveSearch | None = None,
+    *,
+    may_be_empty: bool = False,
 ) -> list[elements.ImageRef]:
+    """Returns the images that the main job's flags ask for; see `find_images`."""
     return sources.find_images(
         values.input_path, values.input_list, layout=values.output_layout, limit=values.limit,
         output_path=values.output_path, search_archives=values.search_archives,

@@ -10,7 +10,6 @@ from cxr_embed import models
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli.report import check_page_path, write_page
 from cxr_embed.embeddings.neighbours import ENGINES
-from cxr_embed.errors import UsageError
 
 if TYPE_CHECKING:
     from cxr_embed.search.gallery import Hit
@@ -55,10 +54,7 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    if not values.input_path:
-        raise UsageError("--input_path is missing: an output of the main job")
-    if not values.query:
-        raise UsageError("--query is missing: a dicom id, a record file or an image file")
+    values.require("input_path", "query")
     if values.html is not None:
         check_page_path("html", values.html)
     _search(values)

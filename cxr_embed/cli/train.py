@@ -69,9 +69,7 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    heads = head_flags.head_names(values)
-    if not heads:
-        raise UsageError("--head_name is missing: the column of --labels_csv to learn")
+    heads = head_flags.head_names(values, are_needed=True)
     sources = head_flags.embeddings_paths(values)
     settings = _settings(values)
     output = head_flags.one_of(values, "output_dir", "output_path") or default_output(heads)

@@ -48,8 +48,7 @@ def main(arguments: list[str]) -> int:
     values = make_flags()
     if cli_flags.begin(values, arguments, USAGE) is None:
         return 0
-    if not values.input_path:
-        raise UsageError(f"--input_path is missing: {values['input_path'].help}")
+    values.require("input_path")
     if values.dicomweb_query and not values.inputs:
         raise UsageError("--dicomweb_query needs --inputs, the DICOMweb store")
     if values.search_archives and not values.inputs:

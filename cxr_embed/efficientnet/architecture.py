@@ -152,26 +152,6 @@ class Convolution:
         return self.kernel[2] if self.depthwise else self.kernel[3]
 
 
-@dataclass(frozen=True)
-class ParameterCount:
-    """Parameter counts of a network without classifier and embedding projection.
-
-    Attributes:
-        below_head: Trainable parameters (kernels, biases, gammas, betas) of stem and blocks.
-        head: Trainable parameters of the head convolution and its batch norm.
-        statistics: Means and variances of all batch norms.
-    """
-
-    below_head: int
-    head: int
-    statistics: int
-
-    @property
-    def learnt(self) -> int:
-        """All trainable parameters up to the pooled features."""
-        return self.below_head + self.head
-
-
 ARCHITECTURES: dict[str, Architecture] = {
     item.name: item
     for item in (
@@ -279,18 +259,6 @@ def weight_layout(
     if embedding_size:
         layout[EMBEDDING_KERNEL] = (architecture.features, embedding_size)
     return layout
-
-
-def parameter_count(architecture: Architecture) -> ParameterCount:
-    """Counts a network's parameters from its layout, without building it."""
-    counts = {"below_head": 0, "head": 0, "statistics": 0}
-    for name, shape in weight_layout(architecture).items():
-        if name.endswith(("/norm/mean", "/norm/variance")):
-            part = "statistics"
-        else:
-            part = "head" if name.startswith("head/") else "below_head"
-        counts[part] += int(np.prod(shape))
-    return ParameterCount(**counts)
 
 
 def folded_parameter_count(architecture: Architecture, embedding_size: int = 0) -> int:

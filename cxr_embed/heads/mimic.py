@@ -19,8 +19,6 @@ from cxr_embed.embeddings.csv_table import CsvTable, read_csv_table
 from cxr_embed.errors import UsageError
 from cxr_embed.heads.labels import LabelOptions, LabelTable, label_of
 
-TUNE_SPLIT = "validate"
-
 _PREFIX = "mimic-cxr-2.0.0-"
 _FLAG = "--mimic_dir"
 

@@ -10,7 +10,6 @@ import numpy as np
 from cxr_embed.errors import UsageError
 from cxr_embed.heads.metrics import Ranking
 
-DEFAULT_RULES = ("youden", "sensitivity=0.9", "specificity=0.9")
 # Shares for which a saved head carries thresholds, as they are written in head.json.
 SAVED_SHARES = tuple(f"{percent / 100:g}" for percent in (*range(1, 100), 99.5, 99.9, 100))
 RATES = ("sensitivity", "specificity", "ppv", "npv")

@@ -8,6 +8,7 @@ the model was not available.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class ElixrInput:
         channels: number of equal channels.
         bits: 8 to keep only the upper 8 bits; None keeps all bits.
     """
+
+    is_open: ClassVar[bool] = False
 
     height: int
     width: int

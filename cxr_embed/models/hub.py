@@ -25,7 +25,6 @@ _ADDRESS = re.compile(
     r"([\w.-]+)/([\w.-]+)(?:@([^/@\0]+))?(?:/([^@/\0]+(?:/[^@/\0]+)*))?", re.ASCII
 )
 _TOKEN = re.compile(r"hf_\w{16,}", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # First parts of addresses on the Hub that are not models'.
 _OTHER_KINDS = ("datasets", "spaces", "buckets", "kernels")
 

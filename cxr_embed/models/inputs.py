@@ -44,7 +44,7 @@ def describe(wanted: ImageInput) -> str:
     """Returns a description of an input for log messages."""
     if isinstance(wanted, ExampleInput):
         return "PNGs in serialized examples"
-    if isinstance(wanted, ModelInput) and wanted.is_open:
+    if wanted.is_open:
         return "any size"
     return f"{wanted.height} x {wanted.width}"
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.models import inputs
-from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.signature import TensorSpec, image_input, wire
 from cxr_embed.models.tensorflow.kind import SAVED_MODEL
 from cxr_embed.models.tf_example import ExampleInput
 from cxr_embed.models.vectors import (
     check_embedding_size,
     embedding_size,
+    measured_embedding_size,
 )
 from cxr_embed.radiograph import Radiograph
 
@@ -72,9 +72,10 @@ class OpenVinoModel:
                 f"OpenVINO cannot read --model_path {settings.path}: {one_line(error)}"
             ) from error
         self._output = self._compiled.output(wiring.output_name)
-        is_open = isinstance(self.input, ModelInput) and self.input.is_open
-        self.max_batch_size = 1 if is_open else wiring.batch
-        self.embedding_size = size or self._measure_embedding_size()
+        self.max_batch_size = 1 if self.input.is_open else wiring.batch
+        self.embedding_size = size or measured_embedding_size(
+            self.fit, self.embed, wiring.output_name
+        )
         check_embedding_size(self.embedding_size, config)
 
     def fit(self, radiograph: Radiograph) -> Any:
@@ -84,9 +85,6 @@ class OpenVinoModel:
     def embed(self, images: Sequence[Any]) -> np.ndarray:
         """Returns float32 of shape (n, embedding_size) for fitted radiographs."""
         return np.array(self._compiled(inputs.stack(images))[self._output], np.float32)
-
-    def _measure_embedding_size(self) -> int:
-        return int(self.embed([self.fit(inputs.example_radiograph())]).shape[-1])
 
 
 def _require_images(wanted: inputs.ImageInput) -> inputs.ImageInput:

@@ -11,12 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from cxr_embed import models
 from cxr_embed.models import several
-from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
 from cxr_embed.models.signature import Wiring, image_input, layout_of
-from cxr_embed.models.vectors import (
-    embedding_size,
-)
+from cxr_embed.models.vectors import embedding_size
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,6 @@ def _outline(wirings: list[Wiring], settings: models.ModelSettings) -> Outline |
         size = embedding_size(last, config, layout_of(taken))
     if size is None:
         return None
-    is_open = isinstance(taken, ModelInput) and taken.is_open
-    most = 1 if is_open else first.batch
+    most = 1 if taken.is_open else first.batch
     best = models.batch_size_for(device)
     return Outline(taken, size, device, most, min(best, most or best), outputs)

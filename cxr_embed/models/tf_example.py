@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class ExampleInput:
         size: (rows, columns) to resize to; None sends each radiograph at its own size.
         bits: 8 to send only the upper 8 bits; None sends all bits.
     """
+
+    is_open: ClassVar[bool] = False  # its radiographs go in as PNGs, which stack at any size
 
     compression: int = 0
     size: tuple[int, int] | None = None

@@ -21,8 +21,6 @@ from cxr_embed.report.space import Space, measure
 from cxr_embed.report.thumbnails import Look, look_at_all
 from cxr_embed.runs import history as run_history
 
-MAPS = ("auto", "pca", "umap")
-
 # Maximum numbers of pictures in each list on the page.
 SHOWN_ODDITIES = 24
 SHOWN_GROUPS = 24

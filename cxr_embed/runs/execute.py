@@ -165,7 +165,7 @@ def _load_model(run: RunPlan, conditions: Conditions, log: Log) -> object:
     model = outline(settings) if holder is None else holder.model
     conditions.load_seconds = time.perf_counter() - since
     conditions.batch_size, conditions.device = _batch_size(job, model), model.device
-    conditions.cover = _cover(job, model)
+    conditions.cover = cover_of(job, model)
     paths = (job.output_path, job.refs[0].path)
     conditions.decode_threads = reading_threads(
         job.decode_threads,
@@ -204,7 +204,7 @@ def _batch_size(job: Job, model: models.EmbeddingModel | Outline) -> int:
     return wanted
 
 
-def _cover(job: Job, model: models.EmbeddingModel | Outline) -> tuple[int, int] | None:
+def cover_of(job: Job, model: models.EmbeddingModel | Outline) -> tuple[int, int] | None:
     """Returns the size that images are decoded at, at least; None is the whole of them."""
     if job.decode_scale == "full":
         return None

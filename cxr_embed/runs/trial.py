@@ -27,6 +27,7 @@ from cxr_embed.imaging.image_files import admit, read_image, too_large
 from cxr_embed.models.settings import ModelSettings
 from cxr_embed.models.sharing import SharedModel
 from cxr_embed.records import Record, encode_record
+from cxr_embed.runs.execute import cover_of
 from cxr_embed.runs.plan import Job
 
 # Images in the sample, and fitted images that are kept for the model.
@@ -181,13 +182,12 @@ def _read(
 
 
 def _read_one(job: Job, ref: ImageRef, model: SharedModel) -> tuple[Any, int]:
-    judge = functools.partial(
-        admit, file_type=job.file_type, max_pixels=job.max_pixels, views=job.views
-    )
-    stored = storage.read_file(ref.path, judge)
-    radiograph = read_image(
-        stored.data, job.file_type, job.rendering, max_pixels=job.max_pixels, views=job.views
-    )
+    judged_by: dict[str, Any] = {
+        "file_type": job.file_type, "max_pixels": job.max_pixels, "views": job.views
+    }  # fmt: skip
+    stored = storage.read_file(ref.path, functools.partial(admit, **judged_by), ref.location)
+    cover = cover_of(job, model.model)
+    radiograph = read_image(stored.data, rendering=job.rendering, cover=cover, **judged_by)
     image = model.fit(radiograph)
     if isinstance(image, ImageRejected):
         raise image

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from builders import make_dicom
+from builders import as_bytes, make_dicom, make_jpeg2000
 
 from cxr_embed.elements import ImageRef
 from cxr_embed.errors import UsageError
 from cxr_embed.models import ModelSettings
 from cxr_embed.models.sharing import shared
 from cxr_embed.runs.plan import Job
-from cxr_embed.runs.trial import Rate, Trial, run_trial, sample
+from cxr_embed.runs.trial import Rate, Trial, _read_one, run_trial, sample
 
 
 def trial(reading: float, model: float, writing: float) -> Trial:
@@ -82,3 +84,16 @@ def test_a_folder_without_a_readable_image_is_an_error(tmp_path: Path, tiny_mode
     settings = job(tmp_path, tiny_model, tmp_path)
     with pytest.raises(UsageError, match="none of 1 sampled images was read: 1 not_an_image"):
         run_trial(settings, shared(settings.model), 1, 0.2, lambda line: None)
+
+
+def test_images_are_decoded_as_decode_scale_says(tmp_path: Path, tiny_model: Path) -> None:
+    images = tmp_path / "in"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 4096, (64, 64), np.uint16)
+    (images / "0.dcm").write_bytes(as_bytes(make_jpeg2000(pixels, 12)))
+    whole = job(images, tiny_model, tmp_path)
+    reduced = replace(whole, decode_scale="auto")
+    model = shared(whole.model)
+    first, second = (_read_one(each, each.refs[0], model)[0] for each in (whole, reduced))
+    assert first.shape == second.shape
+    assert not np.array_equal(first, second)

@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr_embed.errors import UsageError
 from cxr_embed.models import inputs, outputs, several
-from cxr_embed.models.fit import ModelInput, numpy_type
+from cxr_embed.models.fit import numpy_type
 from cxr_embed.models.onnx.kind import ONNX
 from cxr_embed.models.onnx.session import import_runtime, open_session
 from cxr_embed.models.settings import batch_size_for
@@ -52,7 +52,7 @@ class OnnxModel:
         self._config = config
         (self._wiring,) = self.kind.wirings(settings)
         self.input = image_input(self._wiring, config, self.kind.default_layout)
-        is_open = isinstance(self.input, ModelInput) and self.input.is_open
+        is_open = self.input.is_open
         path = self.kind.parts(settings)[0]
         self._session, self.device = open_session(path, settings.device, is_open=is_open)
         self.max_batch_size = 1 if is_open else self._wiring.batch

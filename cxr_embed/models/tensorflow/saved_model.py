@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.models import inputs, outputs, several
-from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.settings import batch_size_for
 from cxr_embed.models.signature import image_input, layout_of
 from cxr_embed.models.tensorflow import devices
@@ -57,7 +56,7 @@ class SavedModel:
         ]
         first, last = self._stages[0].wiring, self._stages[-1].wiring
         self.input = image_input(first, config)
-        is_open = isinstance(self.input, ModelInput) and self.input.is_open
+        is_open = self.input.is_open
         if is_open:  # images of many sizes do not stack
             self._stages[0].take_one_at_a_time()
         locked = None if first.batch is None else first.batch * placement.replicas
