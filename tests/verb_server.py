@@ -48,13 +48,16 @@ def run(text: str, folder: Path, scratch: Path) -> subprocess.CompletedProcess[s
         path = programs / name
         path.write_text(_CLIENT)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    address = Path(tempfile.mkdtemp()) / "socket"  # its path may have no more than 107 bytes
     path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
+    with (
+        tempfile.TemporaryDirectory() as short,  # a socket's path may have no more than 107 bytes
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        address = f"{short}/socket"
+        listener.bind(address)
         listener.listen()
         listener.settimeout(0.05)
-        environment = os.environ | {"PATH": path, "VERB_SERVER": str(address)}
+        environment = os.environ | {"PATH": path, "VERB_SERVER": address}
         with (
             (scratch / "out").open("w+") as out,
             (scratch / "err").open("w+") as err,
