@@ -20,7 +20,7 @@ from cxr_embed.cli import (
     train,
     verify,
 )
-from cxr_embed.cli.flags import without_choices
+from cxr_embed.cli.flags import shown_default, without_choices
 from cxr_embed.datasets.findings import NOTES, PROBLEMS, REPAIRABLE
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS, WARNINGS
 
@@ -37,7 +37,7 @@ def _flags(values: FlagValues) -> str:
             meaning = f"`{'`, `'.join(choices)}`: {meaning}"
         default = "-" if flag.default is None else f"`{flag.default}`"
         if isinstance(flag.default, bool):
-            default = "off"
+            default = shown_default(flag)
         rows.append(f"| `--{name}` | {meaning} | {default} |".replace("<", "&lt;"))
     return "\n".join(rows)
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from cxr_embed.runs.trial import Trial
 
 USAGE = """\
-Reads, embeds and writes a sample of your images for some seconds each, apart, and estimates how
-long all of them will take on this machine. Nothing is left in the output.
+Reads, embeds and writes a sample of your images, each step separately and for some seconds, and
+estimates how long all images will take on this machine. It leaves nothing in the output.
 
   cxr-embed benchmark --input_path DIR [--output_path DIR] [flags of the main job]
 
-Exit status: 0 measured; 2 wrong flags or input; 3 broke."""
+Exit status: 0 measured; 2 wrong flags or input; 3 stopped by an error."""
 
 # Flags of the main job that mean nothing here.
-_WITHOUT = ("overwrite", "moved_inputs", "skip_errors", "max_failures")
+_WITHOUT = ("watch", "overwrite", "moved_inputs", "skip_errors", "max_failures")
 
 
 def make_flags() -> cli_flags.FlagSet:
@@ -33,7 +33,9 @@ def make_flags() -> cli_flags.FlagSet:
     values = main_job.make_flags()
     for name in _WITHOUT:
         delattr(values, name)
-    values.decimal("seconds", 10, "seconds for reading and for each model, apart", least=0.1)
+    values.decimal(
+        "seconds", 10, "seconds to measure reading, and seconds to measure each model", least=0.1
+    )
     return values
 
 

@@ -21,7 +21,7 @@ specificity at operating points, each with a 95 % interval bootstrapped by patie
   cxr-embed evaluate --head DIR --input_path EMBEDDINGS --labels_csv CSV --output_path DIR [flags]
   cxr-embed evaluate --neighbours --input_path EMBEDDINGS --labels_csv CSV --output_path DIR [flags]
 
-Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 
 def make_flags() -> cli_flags.FlagSet:
@@ -29,15 +29,18 @@ def make_flags() -> cli_flags.FlagSet:
     values = cli_flags.FlagSet()
 
     values.text("predictions", "a predictions.csv, or the folder of a training run that holds one")
-    values.text("head", "instead: a trained head, to be applied to --input_path")
+    values.text(
+        "head", "in place of --predictions: a trained head, which is applied to --input_path"
+    )
     head_flags.define_embeddings(values, "input_path")
     head_flags.define_labels(values, with_heads=False)
     values.text(
-        "split_name", "the split to measure on; without it test, or all where nothing is split"
+        "split_name",
+        "the split to measure on; by default test, or all images if there are no splits",
     )
     values.text(
         "tune_split_name",
-        "the split to choose thresholds on; without it tune or validate, or the measured one",
+        "the split to choose thresholds on; by default tune or validate, else the measured split",
     )
     values.text(
         "operating_points",
@@ -45,11 +48,15 @@ def make_flags() -> cli_flags.FlagSet:
         default="youden,sensitivity=0.9,specificity=0.9",
     )
     values.repeatable("subgroup_column",
-        "also measure on the images of each value of this column of the labels; may be repeated",
+        "also measure each value of this column of the labels separately; may be repeated",
     )  # fmt: skip
-    values.text("compare_to", "other predictions for the same images: DeLong's test for each head")
-    values.number("num_bootstrap", 1000, "resamples; 0 gives no intervals", least=0)
-    values.number("seed", 0, "of the bootstrap", least=0)
+    values.text(
+        "compare_to", "other predictions for the same images, to compare with DeLong's test"
+    )
+    values.number(
+        "num_bootstrap", 1000, "resamples of the bootstrap; 0 gives no intervals", least=0
+    )
+    values.number("seed", 0, "seed of the bootstrap", least=0)
     values.switch(
         "allow_other_embeddings",
         "accept embeddings that were made with other settings than those of the training",

@@ -11,7 +11,9 @@ USAGE = """\
 Writes an EfficientNet as a TensorFlow SavedModel (batch norm folded, each weight once, signatures
 for images and for serialized tf.Examples) or as an ONNX graph for images.
 
-  cxr-embed export-model --output DIR [flags]"""
+  cxr-embed export-model --output DIR [flags]
+
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 
 def make_flags() -> cli_flags.FlagSet:
@@ -22,21 +24,21 @@ def make_flags() -> cli_flags.FlagSet:
         "format",
         "saved_model",
         ["saved_model", "onnx"],
-        "onnx: model.onnx and its weights beside it, for ONNX Runtime (extra onnx)",
+        "onnx: model.onnx and a file of weights beside it (extra onnx)",
     )
     values.number(
-        "image_size", 0, "rows and columns of its input; 0 is the architecture's own", least=0
+        "image_size", 0, "rows and columns of the input; 0 is the architecture's own size", least=0
     )
     values.number(
         "embedding_size",
         4096,
-        "floats in an embedding; 0 is the pooled features themselves",
+        "floats in an embedding; 0 writes the pooled features themselves",
         least=0,
     )
     values.text(
         "weights", "random (untrained, seeded), or a file of trained weights", default="random"
     )
-    values.number("seed", 0, "of random weights and projections")
+    values.number("seed", 0, "seed of random weights and projections")
     values.text("output", "the local folder to write")
     values.switch("overwrite", "replace an existing folder")
     return values

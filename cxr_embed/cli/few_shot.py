@@ -13,7 +13,7 @@ each, with a linear probe and with a network of two hidden layers.
   cxr-embed few-shot --labels_csv CSV --head_name NAME --input_path EMBEDDINGS --output_path DIR
 
 Writes few_shot.csv, few_shot_summary.csv (with 95 % intervals) and few_shot.png.
-Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 # Keys of heads.few_shot.CLASSIFIERS, repeated so that --help need not import NumPy.
 CLASSIFIERS = ("linear", "network")
@@ -28,21 +28,26 @@ def make_flags() -> cli_flags.FlagSet:
     head_flags.define_labels(values)
     head_flags.define_embeddings(values)
     values.text(
-        "classifiers", f"which to try: {', '.join(CLASSIFIERS)}", default=",".join(CLASSIFIERS)
+        "classifiers",
+        f"which classifiers to train: {', '.join(CLASSIFIERS)}",
+        default=",".join(CLASSIFIERS),
     )
     values.number(
-        "max_per_class", 0, "the largest number of labels; 0 is all of the rarer class", least=0
+        "max_per_class",
+        0,
+        "the largest number of labels per class; 0 is all of the rarer class",
+        least=0,
     )
-    values.number("num_seeds", 5, "draws of each number", least=1)
-    values.number("seed", 0, "the first of them", least=0)
+    values.number("num_seeds", 5, "random draws for each number of labels", least=1)
+    values.number("seed", 0, "seed of the first draw", least=0)
     values.text("hidden_layer_sizes", "units of the network's hidden layers", default="512,256")
     values.number(
         "num_steps",
         30,
-        "batches that the network is trained on; 2 passes, if those are more",
+        "batches that the network is trained on, but at least 2 passes",
         least=1,
     )
-    values.number("batch_size", 512, "images a step, at most", least=2)
+    values.number("batch_size", 512, "most images per step", least=2)
     values.number(
         "num_bootstrap", 1000, "resamples of seeds and test patients; 0 gives no intervals", least=0
     )

@@ -14,7 +14,7 @@ from cxr_embed.errors import UsageError, one_line
 COMMON_FLAGS = {
     "gcs_billing_project": "the project that pays for gs:// requests; requester-pays buckets need "
     "it",
-    "flagfile": "a file with one flag a line, e.g. configs/local.flags",
+    "flagfile": "a file with one flag per line, such as configs/local.flags",
 }
 
 # What is not a place: models of the Hub have checks of their own.
@@ -172,7 +172,9 @@ def help_text(usage: str, values: flags.FlagValues) -> str:
     _define_common(values)
     for name in sorted(values, key=lambda name: name in COMMON_FLAGS):
         flag = values[name]
-        default = "" if flag.default in (None, False, "") else f" (default: {flag.default})"
+        default = (
+            f" (default: {shown_default(flag)})" if flag.default not in (None, False, "") else ""
+        )
         choices = getattr(flag.parser, "enum_values", None)
         values_shown = f"  {'|'.join(choices)}" if choices else ""
         lines.append(f"  --{name}{values_shown}")
@@ -183,6 +185,13 @@ def help_text(usage: str, values: flags.FlagValues) -> str:
             subsequent_indent="      ",
         )
     return "\n".join(lines)
+
+
+def shown_default(flag: flags.Flag) -> str:
+    """Returns a flag's default as help and documentation show it; of a switch, how to turn it off."""
+    if isinstance(flag.default, bool):
+        return f"on; off with --no{flag.name}" if flag.default else "off"
+    return str(flag.default)
 
 
 def without_choices(help_: str) -> str:

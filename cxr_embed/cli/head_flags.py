@@ -23,13 +23,13 @@ RESERVED_HEADS = ("unmatched_labels", "unlabelled_embeddings")
 def define_labels(values: FlagSet, with_heads: bool = True) -> None:
     """Defines where labels come from and how to read them."""
     values.repeatable("labels_csv",
-        "a CSV with the columns image_id, split, and one a head: 1, 0 or blank; local or in a "
-        "bucket; may be repeated",
+        "a CSV with the columns image_id, split, and one per head with 1, 0 or blank; local or in "
+        "a bucket; may be repeated",
     )  # fmt: skip
     values.text(
         "mimic_dir",
-        "instead: the folder of mimic-cxr-2.0.0-{metadata,split,chexpert}.csv.gz; "
-        "its tune split is called validate",
+        "in place of --labels_csv: the folder of "
+        "mimic-cxr-2.0.0-{metadata,split,chexpert}.csv.gz; its tune split is called validate",
     )
     if with_heads:
         values.repeatable(
@@ -43,13 +43,13 @@ def define_labels(values: FlagSet, with_heads: bool = True) -> None:
         "uncertain_labels",
         "missing",
         _UNCERTAIN,
-        "what -1 means, with which CheXpert's labeller marks an unsure report",
+        "what -1 means: CheXpert's labeller writes it where a report is uncertain",
     )
     values.choice(
         "blank_labels",
         "missing",
         _BLANK,
-        "what an empty cell means; in MIMIC's files: not mentioned in the report",
+        "what an empty cell means; in MIMIC's files the report does not mention the finding",
     )
 
 
@@ -62,8 +62,8 @@ def define_embeddings(values: FlagSet, name: str = "data_dir") -> None:
     """
     other = "input_path" if name == "data_dir" else "data_dir"
     values.repeatable(name,
-        "embeddings: a folder of records, a packed file; local or in a bucket; may be repeated: "
-        "several sets are used as one",
+        "embeddings: a folder of records or a packed file, local or in a bucket; may be repeated: "
+        "all sets are used as one",
     )  # fmt: skip
     values.repeatable(other, f"another name of --{name}")
     values.switch(
@@ -73,7 +73,7 @@ def define_embeddings(values: FlagSet, name: str = "data_dir") -> None:
 
 def define_output(values: FlagSet, default: str) -> None:
     """Defines where results go, under both names."""
-    values.text("output_dir", f"the folder to write, local or in a bucket; without it {default}")
+    values.text("output_dir", f"the folder to write, local or in a bucket; by default {default}")
     values.text("output_path", "another name of --output_dir")
     values.switch("overwrite", "write into a folder that is not empty")
 

@@ -23,8 +23,8 @@ from cxr_embed.outcomes import FAILURE_REASONS, WARNINGS
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
 USAGE = """\
-Shows what the program makes of one image file: the tags that decide the pixels, the steps taken,
-warnings, and both renderings as a picture. Names, dates and other texts of the header stay unread.
+Shows how one image file becomes pixels: the tags that decide the pixels, the steps, the warnings,
+and both renderings as a picture. Names, dates and other texts of the header are not read.
 
   cxr-embed inspect FILE [flags]
 
@@ -36,25 +36,30 @@ _NAME_WIDTH = 28
 def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
     values = cli_flags.FlagSet()
-    values.text("input_path", "the file, local or in a bucket; FILE alone says the same")
-    values.text("output_path", "a .png to draw the renderings side by side, local or in a bucket")
-    values.choice(
-        "input_file_type", "auto", file_types.FILE_TYPES, "auto looks at content, not at the name"
+    values.text("input_path", "the file, local or in a bucket; the same as FILE")
+    values.text(
+        "output_path", "a .png to write, with the renderings side by side; local or in a bucket"
     )
-    values.choice("rendering", "both", ["both", *RENDERINGS], "which to show")
+    values.choice(
+        "input_file_type",
+        "auto",
+        file_types.FILE_TYPES,
+        "auto: as the content says; the name does not matter",
+    )
+    values.choice("rendering", "both", ["both", *RENDERINGS], "which renderings to show")
     values.number(
         "size",
         800,
-        "height in pixels that larger pictures in the .png are shrunk to",
+        "largest height of a picture in the .png, in pixels",
         least=16,
         most=10_000,
     )
-    values.text("model_path", "also show what goes into this SavedModel")
-    values.text("model_config", "TOML that says how to feed it, see configs/models/")
+    values.text("model_path", "also show the input of this model")
+    values.text("model_config", "a TOML file that describes the model's input, see docs/models.md")
     values.number(
-        "max_pixels", DEFAULT_MAX_PIXELS, "reject a larger image, judged from its header", least=1
+        "max_pixels", DEFAULT_MAX_PIXELS, "reject an image whose header gives more pixels", least=1
     )
-    values.switch("show_patient_tags", "also print names, ids and dates: mind who sees the screen")
+    values.switch("show_patient_tags", "also print names, ids and dates, which are patient data")
     return values
 
 

@@ -12,16 +12,19 @@ from cxr_embed.errors import MachineFault, UsageError, one_line
 # verb: (module with main(arguments) -> status, one line for the list of verbs)
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("cxr_embed.cli.run", "the main job: images in, one .tfrecord each out"),
-    "train": ("cxr_embed.cli.train", "a classifier on top of embeddings, from a CSV of labels"),
+    "train": ("cxr_embed.cli.train", "trains a classifier on embeddings and a CSV of labels"),
     "predict": ("cxr_embed.cli.predict", "applies a trained head to embeddings"),
-    "evaluate": ("cxr_embed.cli.evaluate", "how good predictions are, with 95 % intervals"),
-    "few-shot": ("cxr_embed.cli.few_shot", "AUROC against the number of labelled images"),
-    "inspect": ("cxr_embed.cli.inspect", "what the program makes of one file, and why"),
-    "pack": ("cxr_embed.cli.pack", "embeddings into Parquet, .npz or TFRecord shards"),
-    "verify": ("cxr_embed.cli.verify", "looks for torn, missing, doubled or odd embeddings"),
-    "search": ("cxr_embed.cli.search", "the images most alike to one"),
-    "report": ("cxr_embed.cli.report", "one HTML page about an output"),
-    "benchmark": ("cxr_embed.cli.benchmark", "how long all images will take here, from a sample"),
+    "evaluate": ("cxr_embed.cli.evaluate", "measures predictions, with 95 % intervals"),
+    "few-shot": ("cxr_embed.cli.few_shot", "measures AUROC against the number of labelled images"),
+    "inspect": ("cxr_embed.cli.inspect", "how one file becomes pixels"),
+    "pack": ("cxr_embed.cli.pack", "packs embeddings into Parquet, .npz or TFRecord shards"),
+    "verify": ("cxr_embed.cli.verify", "finds damaged, missing, duplicate and unusual embeddings"),
+    "search": ("cxr_embed.cli.search", "finds the images most similar to one image"),
+    "report": ("cxr_embed.cli.report", "writes an HTML page about an output"),
+    "benchmark": (
+        "cxr_embed.cli.benchmark",
+        "estimates from a sample how long all images will take",
+    ),
     "export-model": ("cxr_embed.cli.export_model", "writes the reference EfficientNet"),
 }
 
@@ -51,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def guarded(verb: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Runs a verb; a user's mistake is one line and status 2, anything else that broke is 3."""
+    """Runs a verb; a user's mistake is one line and status 2, any other error is status 3."""
     try:
         return verb(arguments)
     except UsageError as error:

@@ -17,12 +17,12 @@ def define(values: FlagSet) -> None:
     """Defines the flags."""
     values.switch(
         "neighbours",
-        "also, or without predictions only: whether the nearest images of other patients have the "
-        "same label, against chance; with --input_path and --labels_csv",
+        "measure how often the nearest images of other patients have the same label, against "
+        "chance; needs --input_path and --labels_csv, but no predictions",
     )
-    values.number("num_neighbours", 10, "how many nearest images --neighbours looks at", least=1)
+    values.number("num_neighbours", 10, "how many nearest images --neighbours compares", least=1)
     values.repeatable("head_name",
-        "the labels that --neighbours is about; without it the predictions' heads, or all columns "
+        "the labels that --neighbours measures; by default the predictions' heads, or all columns "
         "of 0 and 1",
     )  # fmt: skip
 

@@ -9,25 +9,32 @@ from cxr_embed.datasets import pack as packing
 
 USAGE = """\
 Packs embeddings into Parquet shards, one .npz file or TFRecord shards, with SHA256SUMS.txt and a
-dataset card. Killed half-way, it goes on where it was.
+dataset card. If it was stopped, the same command continues.
 
-  cxr-embed pack --input_path OUT --output_path PACKED [flags]"""
+  cxr-embed pack --input_path OUT --output_path PACKED [flags]
+
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 
 def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
     values = cli_flags.FlagSet()
     values.text(
-        "input_path", "an output of the main job, or something packed; local or in a bucket"
+        "input_path", "an output of the main job, or a packed data set; local or in a bucket"
     )
-    values.text("output_path", "a folder of its own, made if missing, or a bucket's prefix")
+    values.text(
+        "output_path", "a folder for nothing else, created if missing, or a prefix in a bucket"
+    )
     values.choice(
-        "format", "parquet", packing.FORMATS, "shards of some 64 MB, except npz: one file"
+        "format",
+        "parquet",
+        packing.FORMATS,
+        "parquet, tfrecord: shards of about 64 MB; npz: one file",
     )
     values.choice("dtype", "float32", packing.DTYPES, "float16 halves the size; not in TFRecords")
     values.switch("normalise", "scale each embedding to length 1 (L2)")
-    values.switch("overwrite", "replace what was packed there before")
-    values.number("verbosity", 0, "-1 warnings and errors only, 0 also progress", least=-3)
+    values.switch("overwrite", "replace a data set that is already there")
+    values.number("verbosity", 0, "-1 shows warnings and errors only, 0 also progress", least=-3)
     return values
 
 

@@ -16,7 +16,7 @@ Applies a head that `cxr-embed train` has made to embeddings, and writes a table
 
   cxr-embed predict --head DIR --input_path EMBEDDINGS --output_path FILE.csv [--sensitivity 0.95]
 
-Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 RATES = ("sensitivity", "specificity")
 
@@ -31,7 +31,7 @@ def make_flags() -> cli_flags.FlagSet:
         values.decimal(
             rate,
             None,
-            f"also write classes, at least at this {rate} on the tune split: 0 to 1",
+            f"also write classes, with a threshold of at least this {rate} on the tune split, 0 to 1",
             least=0.0,
             most=1.0,
         )

@@ -9,10 +9,12 @@ from cxr_embed.cli import flags as cli_flags
 from cxr_embed.errors import UsageError
 
 USAGE = """\
-Writes one self-contained HTML page about an output: what ran, what became of each image, how fast,
-what the model saw, a map of the embeddings, near-duplicates, images that look wrong.
+Writes one self-contained HTML page about an output: its runs, outcomes and speed, pictures of what
+the model saw, a map of the embeddings, near-duplicates, and images that look wrong.
 
-  cxr-embed report --input_path OUTPUT --output_path report.html [flags]"""
+  cxr-embed report --input_path OUTPUT --output_path report.html [flags]
+
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 # More at a time only wait for one another: decoding has processes of its own.
 _MOST_THREADS = 16
@@ -25,19 +27,20 @@ def make_flags() -> cli_flags.FlagSet:
     values.text("input_path", "embeddings: an output of the main job, local or in a bucket")
     values.text(
         "output_path",
-        "the page to write, .html, local or in a bucket; one that is there is replaced",
+        "the page to write, .html, local or in a bucket; an existing file is replaced",
     )
     values.text(
         "labels_csv",
-        "a CSV file of labels, one row an image or a study; any column can colour the map",
+        "a CSV file of labels, one row per image or study; any column can colour the map",
     )
     values.text(
-        "colour_by", "the column that colours the map at first; a menu on the page has the others"
+        "colour_by",
+        "the column that colours the map at first; a menu on the page offers the others",
     )
     values.number(
         "images",
         200,
-        "images to read again for pictures and header statistics; 0 is none",
+        "images to read again for pictures and for statistics of their headers; 0 reads none",
         least=0,
         most=5000,
     )
@@ -46,7 +49,7 @@ def make_flags() -> cli_flags.FlagSet:
         "map",
         "auto",
         ["auto", "pca", "umap"],
-        "auto: principal components, and UMAP where it is installed",
+        "auto: principal components, and UMAP if it is installed",
     )
     values.decimal(
         "duplicate_similarity",
@@ -55,7 +58,7 @@ def make_flags() -> cli_flags.FlagSet:
         least=0.0,
         most=1.0,
     )
-    values.number("seed", 0, "of all that is chosen by chance")
+    values.number("seed", 0, "seed of all random choices")
     return values
 
 

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 USAGE = """\
 Computes an embedding of each chest radiograph and writes one <dicom_id>.tfrecord per image.
 
-  python -m run_inference --input_path DIR_OR_GLOB_OR_GS --output_path DIR_OR_GS [flags]
+  python -m run_inference --input_path PLACE --output_path PLACE [--model_path MODEL] [flags]
 
-Flags of Apache Beam (--runner, --project, ...) may stand among these.
-Exit status: 0 all done; 1 some images failed, see failures.csv; 2 wrong flags or input; 3 broke."""
+Flags of Apache Beam (--runner, --project, ...) are accepted too.
+Exit status: 0 all done; 1 some images failed, see failures.csv; 2 wrong flags or input;
+3 stopped by an error or by Ctrl-C: the same command continues."""
 
 DECODE_SCALES = ("full", "auto")
 
@@ -48,12 +49,15 @@ def make_flags() -> cli_flags.FlagSet:
         "dicomweb_query",
         "filters of the search in a DICOMweb store: Modality=DX&StudyDate=20200101-",
     )
-    values.text("input_list", "a text file (local or in a bucket) with one image path a line")
+    values.text("input_list", "a text file (local or in a bucket) with one image path per line")
     values.choice(
-        "input_file_type", "auto", file_types.FILE_TYPES, "auto looks at content, not at the name"
+        "input_file_type",
+        "auto",
+        file_types.FILE_TYPES,
+        "auto: as the content says; the name does not matter",
     )
     values.text(
-        "output_path", "a folder, made if missing, or a bucket's prefix (gs://, s3://, az://)"
+        "output_path", "a folder, created if missing, or a prefix in a bucket (gs://, s3://, az://)"
     )
     values.choice(
         "output_layout",
@@ -66,7 +70,10 @@ def make_flags() -> cli_flags.FlagSet:
         "a SavedModel folder or an .onnx file: local, in a bucket or "
         "hf://owner/name[@revision][/path]; without it, the reference EfficientNet-L2, untrained",
     )
-    values.text("model_config", "TOML that says how to feed and read a model, see configs/models/")
+    values.text(
+        "model_config",
+        "a TOML file that describes the model's input and output, see docs/models.md",
+    )
     values.text(
         "embeddings_project", "Google Cloud project of a hosted endpoint, see docs/models.md"
     )
@@ -88,13 +95,13 @@ def make_flags() -> cli_flags.FlagSet:
         "views",
         "all",
         VIEWS,
-        "frontal: skip an image whose ViewPosition is there and is neither AP nor PA",
+        "frontal: skip an image if its ViewPosition is set and is neither AP nor PA",
     )
     values.choice(
         "device",
         "auto",
         models.DEVICES,
-        "one that is absent is an error; gpu and tpu are experimental: never run yet",
+        "an absent device is an error; gpu and tpu are experimental and have never been run",
     )
     values.choice(
         "engine",
@@ -107,13 +114,13 @@ def make_flags() -> cli_flags.FlagSet:
         "precision",
         "float32",
         models.PRECISIONS,
-        "what the model computes in; an ONNX graph keeps its own type",
+        "the type that the model computes in; an ONNX graph keeps its own type",
     )
-    values.number("batch_size", 0, "images per model call; 0 picks one for the device", least=0)
+    values.number("batch_size", 0, "images per model call; 0 chooses by the device", least=0)
     values.number(
         "decode_threads",
         0,
-        "threads that read and decode images; 0 picks by cores, device and model",
+        "threads that read and decode images; 0 chooses by cores, device and model",
         least=0,
     )
     values.choice(
@@ -121,36 +128,38 @@ def make_flags() -> cli_flags.FlagSet:
         "full",
         DECODE_SCALES,
         "auto: decode JPEG 2000 and HTJ2K at the lowest resolution that covers the model's input; "
-        "several times as fast, and changes embeddings, see docs/scaling.md",
+        "several times as fast, but it changes the embeddings, see docs/scaling.md",
     )
     values.number("limit", 0, "only the first N images in sorted order; 0 is all", least=0)
     values.number(
-        "max_pixels", DEFAULT_MAX_PIXELS, "reject larger images, judged from their header", least=1
+        "max_pixels",
+        DEFAULT_MAX_PIXELS,
+        "reject an image whose header gives more pixels",
+        least=1,
     )
     values.switch(
         "search_archives",
-        "also embed what is in the .zip, .tar, .tar.gz and .tgz files that the search comes across",
+        "also embed the images in .zip, .tar, .tar.gz and .tgz files below --input_path",
     )
     values.decimal(
         "watch",
         0,
-        "go on: every so many seconds, list the input again and embed what is new, until Ctrl-C; "
-        "0 is once",
+        "list the input again every N seconds and embed new images, until Ctrl-C; 0 lists it once",
         least=0,
     )
-    values.switch("overwrite", "recompute what is already there")
+    values.switch("overwrite", "compute existing records again")
     values.switch(
         "moved_inputs",
-        "records already there under other paths than the ones now given are of the same images",
+        "the images have moved: keep existing records that name other paths",
     )
-    values.switch("skip_errors", "exit 0 although some images failed")
+    values.switch("skip_errors", "exit with 0 even if some images failed")
     values.number(
-        "max_failures", 0, "stop early once more than N images have failed; 0 is never", least=0
+        "max_failures", 0, "stop when more than N images have failed; 0 never stops", least=0
     )
     values.number(
         "verbosity",
         0,
-        "absl's: -1 warnings and errors only, 0 also progress, 1 also debugging",
+        "-1 shows warnings and errors only, 0 also progress, 1 also debugging messages",
         least=-3,
     )
     return values

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from cxr_embed.search.gallery import Hit
 
 USAGE = """\
-Finds the images whose embeddings are most alike to one, by cosine, exactly.
+Finds the images whose embeddings are most similar to that of one image, by cosine, exactly.
 
   cxr-embed search --input_path OUTPUT --query ID_OR_RECORD_OR_IMAGE [flags]
 
-On a terminal the result is a table, elsewhere lines of tab-separated values."""
+On a terminal the result is a table, elsewhere lines of tab-separated values.
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 _MOST_THREADS = 8
 
@@ -30,22 +31,27 @@ def make_flags() -> cli_flags.FlagSet:
     values.text("input_path", "embeddings: an output of the main job, local or in a bucket")
     values.text(
         "query",
-        "a dicom id or path of an image in there, a record file, or an image file, which is "
-        "embedded with the output's own model and settings",
+        "a dicom id or path of an image in --input_path, a record file, or an image file, which is "
+        "embedded with the same model and settings",
     )
-    values.number("k", 10, "how many images", least=1)
+    values.number("k", 10, "how many images to find", least=1)
     values.text("html", "also write a page with pictures, .html, local or in a bucket")
     values.choice(
         "index",
         "auto",
         ENGINES,
-        "faiss compares with FAISS, extra explore; it finds the same, and one query gains nothing",
+        "faiss: use FAISS (extra explore); the result is the same, and one query is not faster",
     )
     values.text(
         "model_path",
-        "for an image file: where the output's model lies now; by default where the run found it",
+        "for a query that is an image file: where the model is now; by default as in the run",
     )
-    values.choice("device", "auto", models.DEVICES, "for an image file: where to run the model")
+    values.choice(
+        "device",
+        "auto",
+        models.DEVICES,
+        "for a query that is an image file: the device to run the model on",
+    )
     return values
 
 

@@ -18,7 +18,7 @@ Trains a head: a small network on top of embeddings, for one label or several.
   python -m train --labels_csv CSV --head_name NAME --data_dir EMBEDDINGS [flags]
 
 Writes model.keras, head.json, metrics.json, predictions.csv and plots to --output_dir.
-Exit status: 0 done; 2 wrong flags or input; 3 broke."""
+Exit status: 0 done; 2 wrong flags or input; 3 stopped by an error."""
 
 
 def make_flags() -> cli_flags.FlagSet:
@@ -26,39 +26,45 @@ def make_flags() -> cli_flags.FlagSet:
     values = cli_flags.FlagSet()
     values.text("train_split_name", "the split to learn from", default="train")
     values.text(
-        "tune_split_name", "the split that says when to stop; tune, with --mimic_dir validate"
+        "tune_split_name",
+        "the split that decides when training stops; by default tune, with --mimic_dir validate",
     )
-    values.text("test_split_name", "a split that is only measured on")
+    values.text("test_split_name", "a split that is used only to measure the head")
     head_flags.define_labels(values)
     head_flags.define_embeddings(values)
     values.text(
         "hidden_layer_sizes",
-        "units of the hidden layers; empty makes a linear probe, the linear part alone",
+        "units of each hidden layer; empty: a linear probe, without the network",
         default="512,256",
     )
-    values.number("num_epochs", 100, "passes over the training images, at most", least=1)
+    values.number("num_epochs", 100, "most passes over the training images", least=1)
     values.number(
-        "patience", 10, "stop after so many epochs without a lower loss on the tune split", least=1
+        "patience", 10, "stop after N epochs without a lower loss on the tune split", least=1
     )
     values.number(
         "batch_size",
         0,
-        "images a step; 0 chooses 16 to 2,048 by the number of training images",
+        "images per step; 0 chooses 16 to 2,048 by the number of training images",
         least=0,
     )
-    values.decimal("learning_rate", 0.001, "Adam's", least=0.0)
+    values.decimal("learning_rate", 0.001, "learning rate of the optimiser, Adam", least=0.0)
     values.choice(
         "class_weights",
         "none",
         ["none", "balanced"],
-        "balanced: both classes of a head weigh the same, which spoils the calibration",
+        "balanced: both classes of a head have the same weight; this worsens the calibration",
     )
     values.switch(
         "calibrate",
-        "scale and shift the logits to fit the tune split; changes no AUROC",
+        "scale and shift the logits to fit the tune split; the AUROC stays the same",
         default=True,
     )
-    values.number("seed", 0, "of weights and order; the same seed gives the same head", least=0)
+    values.number(
+        "seed",
+        0,
+        "seed of the weights and of the order; the same seed gives the same head",
+        least=0,
+    )
     values.switch("allow_shared_patients", "let a patient have images in several splits")
     head_flags.define_output(values, "heads/<head names>")
     return values

@@ -12,13 +12,13 @@ from cxr_embed.embeddings.opening import place_of_embeddings
 from cxr_embed.errors import UsageError
 
 USAGE = """\
-Looks at every embedding of an output or of a packed data set: framing, checksums, size, values,
-doubles, SHA256SUMS.txt, and with --inputs whether each image has its record. One line for each
-problem: its code, the file, and what is wrong.
+Checks every embedding of an output or of a packed data set: framing, checksums, size, values,
+duplicates, SHA256SUMS.txt, and with --inputs whether each image has its record. It prints one line
+for each problem: its code, the file, and what is wrong.
 
   cxr-embed verify --input_path OUT [--inputs DIR_OR_LIST] [--repair]
 
-Exit status: 0 nothing wrong; 1 problems found; 2 wrong flags, or nothing there."""
+Exit status: 0 nothing wrong; 1 problems found; 2 wrong flags or input, or no embeddings."""
 
 _NOTES_SHOWN = 5
 
@@ -32,14 +32,17 @@ def make_flags() -> cli_flags.FlagSet:
     )
     values.text(
         "inputs",
-        "the images it was made from: what --input_path was, or a .txt list; names the missing",
+        "the run's images, to find missing records: its --input_path, or a .txt list of paths",
     )
-    values.text("dicomweb_query", "that of the run, if --inputs is a DICOMweb store")
-    values.switch("search_archives", "open archives among --inputs, as the run did")
+    values.text("dicomweb_query", "the run's --dicomweb_query, if --inputs is a DICOMweb store")
+    values.switch("search_archives", "also look into archives below --inputs, if the run did")
     values.switch(
-        "repair", "remove bad records and shards, so that the main job or pack makes them again"
+        "repair",
+        "remove damaged records and shards; then run the main job or pack again to make them anew",
     )
-    values.number("verbosity", 0, "-1 problems only, 0 also notes, summary and progress", least=-3)
+    values.number(
+        "verbosity", 0, "-1 shows problems only, 0 also notes, summary and progress", least=-3
+    )
     return values
 
 

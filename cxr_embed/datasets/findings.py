@@ -7,28 +7,28 @@ from dataclasses import dataclass, field
 
 PROBLEMS: dict[str, str] = {
     "unreadable": "the file cannot be read",
-    "torn": "cut short, too long, or a checksum that does not match",
-    "malformed": "whole, but not one example with both features; in packed files: no such columns",
-    "wrong_size": "another number of floats than `_embedding_config.json` says, or than the others",
+    "torn": "cut short, too long, or with a wrong checksum",
+    "malformed": "complete, but not one example with both features; in packed files: columns are missing",
+    "wrong_size": "another number of floats than in `_embedding_config.json`, or than the others",
     "not_finite": "an embedding that holds NaN or infinity",
     "constant": "an embedding whose floats are all the same",
     "wrong_name": "the file is not named after the image in it",
-    "doubled": "another record of the same image stands elsewhere; the line names it",
+    "doubled": "there is another record of the same image; the line names it",
     "sum_mismatch": "the file is not the one that `SHA256SUMS.txt` lists",
-    "missing_file": "`SHA256SUMS.txt` lists it, and it is not there",
-    "missing_shard": "the names of the others tell that there should be one more",
+    "missing_file": "`SHA256SUMS.txt` lists it, but it does not exist",
+    "missing_shard": "by the names of the other shards there should be one more",
     "missing": "an input that has no record and was not skipped on purpose",
     "bad_config": "`_embedding_config.json` cannot be read",
-    "other_fingerprint": "the last run that wrote records had other settings than the config says",
+    "other_fingerprint": "the last run that wrote records had other settings than `_embedding_config.json`",
 }
 
 NOTES: dict[str, str] = {
     "same_embedding": "two images with the same floats, bit for bit: often the same image twice",
     "same_id": "two images of the same name in two folders",
-    "unexpected": "a record of none of the inputs",
+    "unexpected": "a record that belongs to none of the inputs",
     "not_in_sums": "a file that `SHA256SUMS.txt` does not list",
-    "no_config": "no `_embedding_config.json`, so nothing says how the records were made",
-    "leftover": "a file that a killed run was writing",
+    "no_config": "no `_embedding_config.json`: how the records were made is not known",
+    "leftover": "a file that a run was writing when it was killed",
 }
 
 # Codes of the files that --repair removes; the main job then computes their records again.
