@@ -188,7 +188,7 @@ def help_text(usage: str, values: flags.FlagValues) -> str:
 
 
 def shown_default(flag: flags.Flag) -> str:
-    """Returns a flag's default as help and documentation show it; of a switch, how to turn it off."""
+    """Returns a flag's default for people; of a switch that is on, also how to turn it off."""
     if isinstance(flag.default, bool):
         return f"on; off with --no{flag.name}" if flag.default else "off"
     return str(flag.default)

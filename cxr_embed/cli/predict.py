@@ -31,7 +31,7 @@ def make_flags() -> cli_flags.FlagSet:
         values.decimal(
             rate,
             None,
-            f"also write classes, with a threshold of at least this {rate} on the tune split, 0 to 1",
+            f"also write classes, with this {rate} or more on the tune split: 0 to 1",
             least=0.0,
             most=1.0,
         )

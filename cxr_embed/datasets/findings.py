@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 PROBLEMS: dict[str, str] = {
     "unreadable": "the file cannot be read",
     "torn": "cut short, too long, or with a wrong checksum",
-    "malformed": "complete, but not one example with both features; in packed files: columns are missing",
-    "wrong_size": "another number of floats than in `_embedding_config.json`, or than the others",
+    "malformed": "not one example with both features; in packed files: columns are missing",
+    "wrong_size": "another number of floats than in `_embedding_config.json` or in the others",
     "not_finite": "an embedding that holds NaN or infinity",
     "constant": "an embedding whose floats are all the same",
     "wrong_name": "the file is not named after the image in it",
     "doubled": "there is another record of the same image; the line names it",
     "sum_mismatch": "the file is not the one that `SHA256SUMS.txt` lists",
     "missing_file": "`SHA256SUMS.txt` lists it, but it does not exist",
-    "missing_shard": "by the names of the other shards there should be one more",
+    "missing_shard": "by the names of the others there is one more",
     "missing": "an input that has no record and was not skipped on purpose",
     "bad_config": "`_embedding_config.json` cannot be read",
-    "other_fingerprint": "the last run that wrote records had other settings than `_embedding_config.json`",
+    "other_fingerprint": "the last run that wrote records had other settings than the config",
 }
 
 NOTES: dict[str, str] = {

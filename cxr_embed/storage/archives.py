@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import google_crc32c
-
 from cxr_embed import members
 from cxr_embed.errors import PlaceUnavailable, one_line
 from cxr_embed.storage import tar_archive, zip_archive
@@ -163,7 +161,7 @@ class Archives(Place):
             reader = self._readers.get(archive, lambda: self._reader(archive))
             with reader.lock:  # the parts of a member are read one after the other
                 data = tar_archive.read_member(reader.read_range, path, location, admit)
-        return StoredFile(data, f"{google_crc32c.value(data):08x}")
+        return StoredFile.of(data)
 
     def reading_order(self, paths: Sequence[str]) -> tuple[list[str], bool]:
         """Returns members in the order of their archive, see `places.reading_order`."""

@@ -97,7 +97,7 @@ class Arriving:
         if self._admit is not None and self._limit is None:
             self._judge()
         data = self._content.getvalue()  # shares the buffer, no copy
-        return StoredFile(data, self.crc32c or f"{google_crc32c.value(data):08x}")
+        return StoredFile(data, self.crc32c) if self.crc32c else StoredFile.of(data)
 
 
 class ArrivingInFile(Arriving):

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
+import google_crc32c
+
 from cxr_embed.storage.globs import Glob, fixed_folder
 
 # Number of a file's first bytes that are checked: enough for the header of a radiograph.
@@ -41,6 +43,11 @@ class StoredFile(NamedTuple):
 
     data: bytes
     crc32c: str
+
+    @classmethod
+    def of(cls, data: bytes) -> StoredFile:
+        """Returns a content with its checksum."""
+        return cls(data, f"{google_crc32c.value(data):08x}")
 
 
 class FileTooLarge(OSError):

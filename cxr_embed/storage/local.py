@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
-import google_crc32c
-
 from cxr_embed.storage import whole_files
 from cxr_embed.storage.files import START_BYTES, Admit, Entry, FileTooLarge, StoredFile
 from cxr_embed.storage.globs import Glob, Progress, fixed_folder
@@ -208,7 +206,7 @@ def read_file(path: str, admit: Admit | None = None) -> StoredFile:
                 raise FileTooLarge(path, None, limit)
             wanted = max(status.st_size + 1 - size, START_BYTES)
     data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    return StoredFile(data, f"{google_crc32c.value(data):08x}")
+    return StoredFile.of(data)
 
 
 def read_range(path: str, start: int, length: int) -> bytes:
