@@ -15,11 +15,13 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cxr_embed import storage
+from cxr_embed.storage.find_images import find_images
 from cxr_embed.storage.settings import BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE
 
 # Its server takes one connection after the other: the others have to be let wait in line.
@@ -38,25 +40,30 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[str]:
+    """Runs a server on a port of the loopback; yields its address once it answers."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert server.poll() is None and time.monotonic() < deadline
+                    time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
 def emulator() -> Iterator[str]:
     """gcp-storage-emulator with an empty bucket named `bucket`; yields its address."""
     pytest.importorskip("gcp_storage_emulator")
     port = free_port()
-    with subprocess.Popen(
-        [sys.executable, "-c", EMULATOR, str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-        server.kill()
+    with running([sys.executable, "-c", EMULATOR, str(port)], port) as address:
+        yield address
 
 
 @contextlib.contextmanager
@@ -67,6 +74,16 @@ def spoken_to(address: str, retry_seconds: float = 60) -> Iterator[None]:
         patch.setenv(RETRY_SECONDS_VARIABLE, str(retry_seconds))
         patch.delenv(BILLING_PROJECT_VARIABLE, raising=False)
         yield
+
+
+def upload(folder: Path, target: str) -> str:
+    """Copies a local folder to a place; returns `target`."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            storage.write_whole(
+                f"{target}/{file.relative_to(folder).as_posix()}", file.read_bytes()
+            )
+    return target
 
 
 def contents(folder: str) -> dict[str, bytes]:
@@ -88,6 +105,33 @@ class QuietHandler(BaseHTTPRequestHandler):
         answered = super().handle_expect_100()
         self.wfile.flush()  # otherwise clients of S3 wait for a second before each upload
         return answered
+
+
+def answering(
+    status: int,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    first: tuple[bytes, ...] = (),
+) -> type[QuietHandler]:
+    """Gives one answer to everything, after those of status 200 that come `first`."""
+    earlier = list(first)
+
+    class Answering(QuietHandler):
+        def do_any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            is_early = bool(earlier)
+            content = earlier.pop(0) if is_early else body
+            self.send_response(200 if is_early else status)
+            for name, value in ({} if is_early else headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_any  # noqa: N815
+
+    return Answering
 
 
 class _QuietServer(ThreadingHTTPServer):
@@ -269,3 +313,24 @@ def google_machine() -> Iterator[None]:
         for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
             patch.setenv(name, host)
         yield
+
+
+def assert_found_as_on_disk(bucket: str, folder: Path) -> None:
+    """A search of a place finds what a search of a folder finds; both are empty before."""
+    names = (
+        "a.dcm", ".h.dcm", "p1/x.dcm", "p1/s/y.dcm", "p1/s/cx.dcm", "p1/.h/z.dcm", "p2/z.dcm",
+        "_runs/mine.dcm", "out/_embedding_config.json", "out/_runs/1/drawn.png", "out/b.dcm",
+    )  # fmt: skip
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+        storage.write_whole(f"{bucket}/{name}", b"x")
+    for pattern in ("", "*", "p*", "**", "**/x.dcm", "p?/*.dcm", "[!a]*/*.dcm", "*/", "**/.h.dcm"):
+        found = [
+            sorted(
+                ref.path.removeprefix(f"{place}/")
+                for ref in find_images(f"{place}/{pattern}", layout="mirror")
+            )
+            for place in (str(folder), bucket)
+        ]
+        assert found[0] == found[1], pattern

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
 import pytest
 from faulty_output import Output, make_output
+from running import Ran, do_here
 
 # Machines may be slow and busy; what a test finds must not depend on that, nor on chance.
 hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
@@ -38,6 +41,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("convert"):
                 item.add_marker(skip)
+
+
+@pytest.fixture
+def do(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Runs `cxr-embed` in this process: its arguments, and its flags by name."""
+    return functools.partial(do_here, capsys)
+
+
+@pytest.fixture
+def succeed(do: Callable[..., Ran]) -> Callable[..., Ran]:
+    """Does what `do` does, where anything but the exit status 0 is a failure of the test."""
+
+    def run(*arguments: object, **flags: object) -> Ran:
+        ran = do(*arguments, **flags)
+        assert ran.status == 0, ran.out + ran.err
+        return ran
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cxr_embed.cli import main, run
+from cxr_embed.cli import main
 
 
 class Ran:
@@ -30,11 +30,16 @@ def arguments_of(**flags: Any) -> list[str]:
     ]
 
 
-def run_here(capsys: pytest.CaptureFixture[str], *extra: str, **flags: Any) -> Ran:
+def do_here(capsys: pytest.CaptureFixture[str], *arguments: object, **flags: Any) -> Ran:
+    """Runs `cxr-embed` with these arguments and flags."""
     capsys.readouterr()
-    status = main.guarded(run.main, [*arguments_of(**flags), *extra])
+    status = main.main([*map(str, arguments), *arguments_of(**flags)])
     captured = capsys.readouterr()
     return Ran(status, captured.out, captured.err)
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *extra: str, **flags: Any) -> Ran:
+    return do_here(capsys, "run", *extra, **flags)
 
 
 def command(*extra: str, **flags: Any) -> list[str]:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from buckets import free_port
+from buckets import free_port, running
 
 from cxr_embed.storage import azure_client, s3_client
 from cxr_embed.storage.settings import RETRY_SECONDS_VARIABLE
@@ -45,17 +42,6 @@ class Store(NamedTuple):
         return f"{self.scheme}://bucket"
 
 
-def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert server.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-
-
 @contextlib.contextmanager
 def s3_spoken_to(address: str, retry_seconds: float = 60, **more: str) -> Iterator[None]:
     values = {
@@ -77,18 +63,10 @@ def moto() -> Iterator[Store]:
     """moto's server with an empty bucket named `bucket`."""
     pytest.importorskip("moto")
     port = free_port()
-    with subprocess.Popen(
-        [sys.executable, "-c", MOTO, str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
-        try:
-            wait_for(port, server)
-            address = f"http://127.0.0.1:{port}"
-            with s3_spoken_to(address):
-                s3_client.client().create_bucket(Bucket="bucket")
-            yield Store("s3", address, s3_spoken_to)
-        finally:
-            server.kill()
+    with running([sys.executable, "-c", MOTO, str(port)], port) as address:
+        with s3_spoken_to(address):
+            s3_client.client().create_bucket(Bucket="bucket")
+        yield Store("s3", address, s3_spoken_to)
 
 
 # azurite's own account, which is no secret.
@@ -128,21 +106,14 @@ def azurite() -> Iterator[Store]:
     if program is None:
         pytest.skip("no azurite here: npm install --prefix ~/.cache/azurite azurite")
     port = free_port()
-    with subprocess.Popen(
-        [
-            "node", str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port),
-            "--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck",
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as server:  # fmt: skip
-        try:
-            wait_for(port, server)
-            address = f"http://127.0.0.1:{port}"
-            with azure_spoken_to(address):
-                azure_client.client().create_container("bucket")
-            yield Store("az", address, azure_spoken_to)
-        finally:
-            server.kill()
+    command = [
+        "node", str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port),
+        "--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck",
+    ]  # fmt: skip
+    with running(command, port) as address:
+        with azure_spoken_to(address):
+            azure_client.client().create_container("bucket")
+        yield Store("az", address, azure_spoken_to)
 
 
 STORES = {"s3": moto, "az": azurite}

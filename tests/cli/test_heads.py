@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import Ran
 from synthetic import SPLITS, clouds, write_csv, write_example, write_records
 
 from cxr_embed.cli import evaluate, few_shot, predict, train
@@ -26,17 +25,6 @@ HEAD_FILES = {
 }  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = ("--num_epochs=3", "--hidden_layer_sizes=8,4")
-
-
-@pytest.fixture
-def do(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = cli_main.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 from builders import GRADIENT, lut_item, make_dicom
 from PIL import Image
-from running import Ran
 
 from cxr_embed.cli import inspect
 from cxr_embed.cli import main as cli_main
@@ -20,14 +20,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @pytest.fixture
-def look(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = cli_main.guarded(inspect.main, [str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return run
+def look(do: Any) -> Any:
+    return functools.partial(do, "inspect")
 
 
 @pytest.fixture

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Ran
 from synthetic import write_example
 
-from cxr_embed.cli import main as cli_main
 from cxr_embed.heads import agreement_files
 
 DATA = ("--neighbours", "--input_path=data/outputs", "--labels_csv=data/labels.csv")
@@ -25,17 +24,9 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(
-    example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Any:
-    def run(*arguments: object) -> Ran:
-        monkeypatch.chdir(example)
-        capsys.readouterr()
-        status = cli_main.main(["evaluate", *map(str, arguments), "--num_bootstrap=100"])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return run
+def evaluate(example: Path, monkeypatch: pytest.MonkeyPatch, do: Any) -> Any:
+    monkeypatch.chdir(example)
+    return functools.partial(do, "evaluate", "--num_bootstrap=100")
 
 
 def test_labels_alone(evaluate: Any, tmp_path: Path) -> None:

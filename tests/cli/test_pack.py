@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pty
 import signal
@@ -12,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Ran, arguments_of
 from written import mimic_path, values, write_output
 
-from cxr_embed.cli import main as cli_main
 from cxr_embed.cli import pack, progress
 from cxr_embed.embeddings.loading import load_embeddings
 
@@ -29,14 +28,8 @@ def _output(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(name="start")
-def _start(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*extra: str, **flags: Any) -> Ran:
-        capsys.readouterr()
-        status = cli_main.guarded(pack.main, [*arguments_of(**flags), *extra])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return run
+def _start(do: Any) -> Any:
+    return functools.partial(do, "pack")
 
 
 def test_the_summary(start: Any, output: Path, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from faulty_output import HOSTILE, Output
-from running import Ran
 
 from cxr_embed.cli import main as cli_main
-from cxr_embed.cli import report, search
+from cxr_embed.cli import search
 from cxr_embed.records import Record, encode_record
 from cxr_embed.storage import write_whole
 
@@ -23,13 +22,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture
-def tell(output: Output, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(target: object, *more: str, input_path: object = output.records) -> Ran:
-        capsys.readouterr()
-        arguments = [f"--input_path={input_path}", f"--output_path={target}", "--map=pca", *more]
-        status = cli_main.guarded(report.main, arguments)
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
+def tell(output: Output, do: Any) -> Any:
+    def run(target: object, *more: str, input_path: object = output.records) -> Any:
+        return do("report", "--map=pca", *more, input_path=input_path, output_path=target)
 
     return run
 

@@ -15,19 +15,14 @@ from faulty_output import Output
 from lookalike_chest import chest
 from running import Ran
 
-from cxr_embed.cli import main as cli_main
-from cxr_embed.cli import run, search
+from cxr_embed.cli import run
 from cxr_embed.models.config import ModelConfig, read_model_config, ready_configs
 
 
 @pytest.fixture
-def find(output: Output, capsys: pytest.CaptureFixture[str]) -> Any:
-    def find_(query: object, *more: str, input_path: object = output.records) -> Ran:
-        capsys.readouterr()
-        arguments = [f"--input_path={input_path}", f"--query={query}", *more]
-        status = cli_main.guarded(search.main, arguments)
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
+def find(output: Output, do: Any) -> Any:
+    def find_(query: object, *more: str, input_path: object = output.records) -> Any:
+        return do("search", *more, input_path=input_path, query=query)
 
     return find_
 

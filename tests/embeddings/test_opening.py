@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -63,28 +63,19 @@ def test_a_head_is_trained_on_what_is_in_an_archive(archived: Archived) -> None:
     assert found.fingerprint == expected.fingerprint
 
 
-def test_the_verbs_take_an_archive(
-    archived: Archived, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def do(*arguments: str) -> str:
-        capsys.readouterr()
-        status = cli_main.main(list(arguments))
-        captured = capsys.readouterr()
-        assert status == 0, captured.out + captured.err
-        return captured.out
-
-    assert "problems    0" in do("verify", "--input_path", archived.archive)
-    assert "problems    0" in do("verify", "--input_path", archived.packed)
-    do("pack", "--input_path", archived.archive, "--output_path", f"{tmp_path}/packed")
+def test_the_verbs_take_an_archive(archived: Archived, tmp_path: Path, succeed: Any) -> None:
+    assert "problems    0" in succeed("verify", "--input_path", archived.archive).out
+    assert "problems    0" in succeed("verify", "--input_path", archived.packed).out
+    succeed("pack", "--input_path", archived.archive, "--output_path", f"{tmp_path}/packed")
     here, there = contents_of(tmp_path / "packed"), contents_of(Path(archived.folder, "../packed"))
     assert {name: here[name] for name in here if name.startswith("data/")} == {
         name: there[name] for name in there if name.startswith("data/")
     }
     page = tmp_path / "page.html"
-    do("report", "--input_path", archived.archive, "--output_path", str(page), "--map=pca")
+    succeed("report", "--input_path", archived.archive, "--output_path", str(page), "--map=pca")
     assert f"{ROWS} embeddings" in page.read_text()
     hits = [
-        do("search", "--input_path", path, "--query", query, "--k=3").splitlines()[1:]
+        succeed("search", "--input_path", path, "--query", query, "--k=3").out.splitlines()[1:]
         for path, query in (
             (archived.folder, "05"), (archived.archive, "05"),
             (archived.archive, f"{archived.archive}!/05.tfrecord"),

@@ -11,24 +11,11 @@ import numpy as np
 import prediction_server
 import pytest
 from builders import GRADIENT, make_dicom
-from running import Ran, records
+from running import records
 
 import cxr_embed
-from cxr_embed.cli import main as cli_main
 
 IMAGES, SPLITS = 24, ("train", "train", "tune", "test")
-
-
-@pytest.fixture
-def do(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = cli_main.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert status == 0, captured.err
-        return Ran(status, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -46,9 +33,9 @@ def labels(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("size", [1376, 4096])
 def test_from_the_published_command_to_every_verb(
-    size: int, labels: Path, tmp_path: Path, do: Any
+    size: int, labels: Path, tmp_path: Path, succeed: Any
 ) -> None:
-    output = tmp_path / "out"
+    do, output = succeed, tmp_path / "out"
     config = tmp_path / "endpoint.toml"
     with prediction_server.serve() as server:
         config.write_text(f'[endpoint]\naddress = "{server.address}"\n')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buckets import BadLine, emulator, serving, spoken_to
+from buckets import BadLine, emulator, serving, spoken_to, upload
 from builders import GRADIENT, make_dicom
 from running import run_here
 
@@ -27,11 +27,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def model(bucket: str, small_model: Path) -> str:
-    for entry in small_model.rglob("*"):
-        if entry.is_file():
-            name = entry.relative_to(small_model).as_posix()
-            storage.write_whole(f"{bucket}/model/{name}", entry.read_bytes())
-    return f"{bucket}/model"
+    return upload(small_model, f"{bucket}/model")
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from archive_files import KINDS, write_archive
-from buckets import BadLine, contents
+from buckets import BadLine, contents, upload
 from builders import GRADIENT, make_dicom
-from running import Ran, command, run_here
+from running import command, run_here
 from stores import SECRET, STORES, Store
 
 import cxr_embed
@@ -37,10 +37,7 @@ def store(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[Store]:
             storage.write_whole(path, data)
         half = [f"{running.folder}/in/s0/{number:02d}.dcm\n" for number in range(0, COUNT, 2)]
         storage.write_whole(f"{running.folder}/list.txt", "".join(half).encode())
-        for file in tiny_model.rglob("*"):
-            if file.is_file():
-                name = file.relative_to(tiny_model).as_posix()
-                storage.write_whole(f"{running.folder}/model/{name}", file.read_bytes())
+        upload(tiny_model, f"{running.folder}/model")
         yield running
 
 
@@ -64,17 +61,6 @@ def output(store: Store) -> str:
         assert cli_main.main(["run", *flags]) == 0
     assert sum(line.happened.values()) > 5
     return output
-
-
-@pytest.fixture
-def do(capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: object) -> Ran:
-        capsys.readouterr()
-        status = cli_main.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(status, captured.out, captured.err)
-
-    return run
 
 
 def test_a_bad_line_loses_and_doubles_nothing(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from buckets import BadLine, contents, emulator, spoken_to
+from buckets import BadLine, contents, emulator, spoken_to, upload
 from builders import GRADIENT, make_dicom
 from onnx_graphs import save_graph
 from running import Ran, arguments_of, command, run_here
@@ -44,10 +44,7 @@ def service(tiny_model: Path) -> Iterator[str]:
             data = make_dicom(np.roll(GRADIENT, 31 * number))
             storage.write_whole(f"gs://bucket/in/{number:02d}.dcm", data)
         storage.write_whole("gs://bucket/in/bad.dcm", b"rubbish")
-        for path in tiny_model.rglob("*"):
-            if path.is_file():
-                name = path.relative_to(tiny_model).as_posix()
-                storage.write_whole(f"gs://bucket/model/{name}", path.read_bytes())
+        upload(tiny_model, "gs://bucket/model")
         yield address
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from buckets import BadLine, HugeBucket, emulator, spoken_to
+from buckets import BadLine, HugeBucket, emulator, spoken_to, upload
 from onnx_graphs import save_graph
 
 from cxr_embed import models, storage
@@ -117,11 +117,7 @@ def test_no_file_lands_outside_of_the_models_folder(cache: Path) -> None:
 
 
 def test_settings_name_the_bucket_and_load_from_disk(small_model: Path, cache: Path) -> None:
-    for path in small_model.rglob("*"):
-        if path.is_file():
-            name = path.relative_to(small_model).as_posix()
-            storage.write_whole(f"gs://bucket/small/{name}", path.read_bytes())
-    remote = "gs://bucket/small"
+    remote = upload(small_model, "gs://bucket/small")
     settings = models.ModelSettings(remote, revision=fetch.revision_of(remote))
     assert models.content_id(settings) == models.content_id(models.ModelSettings(str(small_model)))
     assert models.load(settings).embedding_size == 4096

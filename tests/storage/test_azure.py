@@ -11,7 +11,7 @@ import tracemalloc
 import urllib.parse
 
 import pytest
-from buckets import QuietHandler, serving
+from buckets import QuietHandler, answering, serving
 from stores import ACCOUNT_KEY, azure_spoken_to
 
 from cxr_embed import storage
@@ -23,27 +23,6 @@ pytest.importorskip("azure.storage.blob", reason="the extra `azure` is not insta
 
 PATH = "az://bucket/x"
 SIGNATURE = "c2lnbmF0dXJlLWEtc2VjcmV0"
-
-
-def answering(
-    status: int, body: bytes = b"", headers: dict[str, str] | None = None
-) -> type[QuietHandler]:
-    """Gives one answer to everything."""
-
-    class Answering(QuietHandler):
-        def do_any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_any  # noqa: N815
-
-    return Answering
 
 
 def refusing(status: int, code: str) -> type[QuietHandler]:

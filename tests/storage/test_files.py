@@ -6,11 +6,12 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import google_crc32c
 import numpy as np
 import pytest
+from buckets import upload
 from builders import GRADIENT, make_dicom
 
 import cxr_embed
@@ -84,35 +85,24 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Memory:
     return place
 
 
-def do(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    status = cli_main.main(list(arguments))
-    captured = capsys.readouterr()
-    assert status == 0, captured.out + captured.err
-    return captured.out
-
-
 def test_images_models_outputs_and_packed_sets_may_lie_in_a_new_place(
-    memory: Memory, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    memory: Memory, tiny_model: Path, succeed: Any
 ) -> None:
     shelf = "memory://shelf"
     for number in range(3):
         storage.write_whole(f"{shelf}/in/{number}.dcm", make_dicom(np.roll(GRADIENT, 99 * number)))
-    for file in tiny_model.rglob("*"):
-        if file.is_file():
-            name = file.relative_to(tiny_model).as_posix()
-            storage.write_whole(f"{shelf}/model/{name}", file.read_bytes())
+    upload(tiny_model, f"{shelf}/model")
     flags = (f"--input_path={shelf}/in/*.dcm", f"--output_path={shelf}/out")
-    shown = do(capsys, "run", *flags, f"--model_path={shelf}/model")
-    assert "embedded       3\n" in shown
-    shown = do(capsys, "run", *flags, f"--model_path={shelf}/model")
-    assert "already there  3\n" in shown
-    do(capsys, "pack", f"--input_path={shelf}/out", f"--output_path={shelf}/packed")
-    shown = do(capsys, "verify", f"--input_path={shelf}/out", f"--inputs={shelf}/in")
-    assert "problems    0\n" in shown
+    shown = succeed("run", *flags, f"--model_path={shelf}/model")
+    assert "embedded       3\n" in shown.out
+    shown = succeed("run", *flags, f"--model_path={shelf}/model")
+    assert "already there  3\n" in shown.out
+    succeed("pack", f"--input_path={shelf}/out", f"--output_path={shelf}/packed")
+    shown = succeed("verify", f"--input_path={shelf}/out", f"--inputs={shelf}/in")
+    assert "problems    0\n" in shown.out
     packed = cxr_embed.load_embeddings(f"{shelf}/packed")
     assert packed.ids == ["0", "1", "2"]
-    do(capsys, "report", f"--input_path={shelf}/packed", f"--output_path={shelf}/page.html",
+    succeed("report", f"--input_path={shelf}/packed", f"--output_path={shelf}/page.html",
        "--map=pca")  # fmt: skip
     assert f"{shelf}/page.html" in memory.files
 

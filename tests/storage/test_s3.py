@@ -12,7 +12,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from buckets import BadLine, serving
+from buckets import BadLine, answering, serving
 from stores import SECRET, moto, s3_spoken_to
 
 from cxr_embed import storage
@@ -22,35 +22,6 @@ from cxr_embed.storage import s3_client
 from cxr_embed.storage.settings import BILLING_PROJECT_VARIABLE, RETRY_SECONDS_VARIABLE
 
 PATH = "s3://bucket/x"
-
-
-def answering(
-    status: int, body: bytes = b"", headers: dict[str, str] | None = None, pages: int = 0
-) -> type[BaseHTTPRequestHandler]:
-    """Gives `pages` pages of a listing, then one answer to everything."""
-
-    class Answering(BaseHTTPRequestHandler):
-        asked = 0
-
-        def do_any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            is_page = Answering.asked < pages
-            Answering.asked += 1
-            content = page_of(["in/a.dcm"], "next") if is_page else body
-            self.send_response(200 if is_page else status)
-            for name, value in ({} if is_page else headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        do_GET = do_PUT = do_HEAD = do_DELETE = do_any  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Answering
 
 
 def error_of(code: str, message: str = "no") -> bytes:
@@ -94,9 +65,10 @@ def test_what_each_refusal_is(status: int, code: str, kind: type[OSError], says:
 
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (503, "SlowDown")])
 def test_a_listing_that_breaks_off_half_way_is_no_smaller_one(status: int, code: str) -> None:
+    pages = 2 * (page_of(["in/a.dcm"], "next"),)
     for path in ("s3://bucket/in", "s3://bucket/in/*.dcm"):
         with (
-            serving(answering(status, error_of(code), pages=2)) as address,
+            serving(answering(status, error_of(code), first=pages)) as address,
             s3_spoken_to(address, 0.2),
             pytest.raises(UsageError, match="--input_path cannot be listed: s3://bucket/in"),
         ):
