@@ -13,15 +13,14 @@ largest cosine of two different radiographs.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import results
 from lite0_weights import main as write_lite0_weights
-from results import write_section
 from workload import full_size
 
 from cxr_embed import models
@@ -75,8 +74,7 @@ def _cosines(whole: np.ndarray, less: np.ndarray) -> tuple[np.ndarray, float]:
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    parser = results.parser(__doc__)
     write = parser.parse_args().write
     rows = [
         "| syntax | model's input | decoded at | whole, ms | reduced, ms | faster "
@@ -96,7 +94,7 @@ def main() -> None:
     note = f"Medians of {ROUNDS} rounds over {IMAGES} radiographs, one thread."
     text = "\n".join(["## Decoding at a lower resolution", "", *rows, "", note])
     if write:
-        write_section("decoding at a lower resolution", text)
+        results.write_section("decoding at a lower resolution", text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ which other work on the machine changes little.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import statistics
@@ -22,11 +21,11 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pydicom
+import results
 from phantom.encoders import LOSSY
 from pydicom.data import get_testdata_files
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
-from results import write_section
 from workload import full_size
 
 from cxr_embed.imaging.decoders import PINNED, _options
@@ -149,9 +148,8 @@ def real_files() -> str:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     lines = [
         "Bold: the pinned decoder.\n",
@@ -164,7 +162,7 @@ def main() -> None:
     ]
     if arguments.write:
         title = "Decoders"
-        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+        results.write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import limits
 import numpy as np
-from results import write_section
+import results
 from workload import apart
 
 from cxr_embed.efficientnet.architecture import ARCHITECTURES
@@ -238,8 +238,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser = results.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--network", choices=NETWORKS, default="l2-475")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -261,11 +260,9 @@ def main() -> None:
     text += f"\n\nWhere ONNX Runtime spends its time, by its own profiler: {shares}."
     if network == NETWORKS["l2-475"]:
         text += " " + likeness(found[network.kinds[0]]["vectors"])
-    print(text)
-    if arguments.write:
-        name = f"{network.architecture}, {network.side} x {network.side}, batch 1"
-        title = "engines" if arguments.network == "l2-475" else f"engines: {arguments.network}"
-        write_section(title, f"## Engines: {name}\n\n{text}")
+    name = f"{network.architecture}, {network.side} x {network.side}, batch 1"
+    section = "engines" if arguments.network == "l2-475" else f"engines: {arguments.network}"
+    results.show(f"Engines: {name}", [text], is_written=arguments.write, section=section)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from typing import Any
 
 import limits
 import numpy as np
+import results
 from engines import NETWORKS, Network, cosines, export, images
-from results import write_section
 from workload import apart, full_size_dicoms, run_job
 
 from cxr_embed.efficientnet.architecture import ARCHITECTURES
@@ -236,14 +236,13 @@ def table(network: Network, found: list[dict[str, Any]], peaks: tuple[Any, ...])
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--engine", choices=PRECISIONS, default="tensorflow")
     parser.add_argument("--network", choices=NETWORKS, default="l2-475")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=10, help="for each batch")
     parser.add_argument("--files", type=int, default=_FILES)
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -257,7 +256,7 @@ def main() -> None:
     text = table(network, found, apart(device_peaks, arguments.device))
     print(text)
     if arguments.write:
-        write_section(f"{arguments.device}: {arguments.engine}, {arguments.network}", text)
+        results.write_section(f"{arguments.device}: {arguments.engine}, {arguments.network}", text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ synthetic sets of different structure (`head_sets.py`), beside scikit-learn's lo
 
 from __future__ import annotations
 
-import argparse
 import resource
 import statistics
 import tempfile
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 from head_sets import RECIPES, HeadSet
 from head_sets import make as make_set
-from results import write_section
 
 from cxr_embed.heads import both_parts, fitting, metrics, network
 from cxr_embed.heads.mapped import MappedEmbeddings
@@ -260,12 +259,11 @@ def _probe_auroc(data: HeadSet, head: int) -> float:
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = results.parser(__doc__)
     parser.add_argument("--rows", type=int, default=243_000)
     parser.add_argument("--part", choices=["epoch", "head", "quality", "all"], default="all")
     parser.add_argument("--seeds", type=int, default=1, help="of each set, part quality")
     parser.add_argument("--folder", type=Path, help="for the matrix (default: a temporary one)")
-    parser.add_argument("--write", action="store_true", help="write RESULTS.md")
     given = parser.parse_args()
     lines = []
     if given.part in ("quality", "all"):
@@ -273,10 +271,7 @@ def main() -> None:
     if given.part != "quality":
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             lines += measure(Path(folder), given.rows, given.part)
-    print("\n".join(lines))
-    if given.write:
-        title = _TITLES[given.part]
-        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+    results.show(_TITLES[given.part], lines, is_written=given.write)
 
 
 if __name__ == "__main__":

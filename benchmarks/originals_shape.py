@@ -13,7 +13,6 @@ pypng).
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
 import sys
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import results
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from reading import originals_way
-from results import write_section
 from workload import full_size_dicoms, run_job_here
 
 from cxr_embed import models
@@ -88,9 +87,8 @@ def _original(refs: list[ImageRef], output: Path, model: Path) -> float:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--images", type=int, default=60)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch:
@@ -121,9 +119,9 @@ def main() -> None:
         f"| the original's shape | {theirs:.1f} | {count / theirs:.2f} | 1.0 |",
         f"| main job | {ours:.1f} | {count / ours:.2f} | {theirs / ours:.1f} |",
     ]
-    print("\n".join(lines))
-    if arguments.write:
-        write_section("original's shape", "## The original's shape\n\n" + "\n".join(lines))
+    results.show(
+        "The original's shape", lines, is_written=arguments.write, section="original's shape"
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ and the waiting. Both are measured here, and the table says how close it comes.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from results import write_section
+import results
 from workload import full_size_dicoms, run_job_here
 
 from cxr_embed import models, storage
@@ -94,9 +93,8 @@ def _measure(folder: Path, syntax: str, batch_size: int, rounds: int) -> str:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     lines = [
@@ -112,10 +110,7 @@ def main() -> None:
             for syntax in IMAGES
             for batch_size in (1, 16)
         ]
-    print("\n".join(lines))
-    if arguments.write:
-        title = "Overlap of decoding and model"
-        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+    results.show("Overlap of decoding and model", lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ differ a little; how alike they are to the main job's stands in the table.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from results import write_section
+import results
 from workload import ROOT, apart, full_size_dicoms
 
 WAYS = {
@@ -129,10 +128,9 @@ def vectors(output: Path) -> np.ndarray:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--images", type=int, default=80)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -151,7 +149,7 @@ def main() -> None:
         text = table(arguments.images, found, written)
     print(text)
     if arguments.write:
-        write_section("peers", text)
+        results.write_section("peers", text)
 
 
 def table(

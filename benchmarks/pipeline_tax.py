@@ -12,7 +12,6 @@ loading is left out of both; the ways take turns in one process.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 
 import cv2
-from results import write_section
+import results
 from workload import alternating, full_size_dicoms, matrix_model, run_job_here, tiny_dicoms
 
 from cxr_embed import models, storage
@@ -104,11 +103,10 @@ def with_reference_model(folder: Path, count: int, rounds: int) -> list[str]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--model", choices=("matrix", "reference"), default="matrix")
     parser.add_argument("--images", type=int, help="default: 20,000, or 24 with the reference")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,9 +116,7 @@ def main() -> None:
         else:
             lines = with_reference_model(Path(scratch), arguments.images or 24, arguments.rounds)
             title = "Pipeline tax with EfficientNet-L2"
-    print("\n".join(lines))
-    if arguments.write:
-        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+    results.show(title, lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":

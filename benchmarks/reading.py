@@ -14,7 +14,6 @@ turns; the table shows medians and ratios. `--write` puts it into RESULTS.md.
 
 from __future__ import annotations
 
-import argparse
 import io
 import statistics
 import time
@@ -24,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pydicom
+import results
 from make_sample_dicoms import make_dataset
-from results import write_section
 
 from cxr_embed.imaging.decoders import NATIVE, PINNED
 from cxr_embed.imaging.image_files import read_image
@@ -103,8 +102,7 @@ def _medians(data: bytes, ways: dict[str, Callable[[bytes], Any]]) -> dict[str, 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    parser = results.parser(__doc__)
     arguments = parser.parse_args()
     try:
         import png  # noqa: F401
@@ -127,7 +125,9 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     if arguments.write:
-        write_section("reading", "## Reading: bytes to model input\n\n" + "\n".join(lines) + _NOTES)
+        results.write_section(
+            "reading", "## Reading: bytes to model input\n\n" + "\n".join(lines) + _NOTES
+        )
 
 
 if __name__ == "__main__":

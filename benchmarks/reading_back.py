@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from results import write_section
+import results
 
 SIZE = 4096
 ROUNDS = 3
@@ -147,10 +147,9 @@ def compare(folder: Path, rounds: int) -> list[str]:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     parser.add_argument("--keep", type=Path, help="make or find the files here, and keep them")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -169,7 +168,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         title = f"## Reading back: {arguments.records:,} embeddings of {SIZE:,} floats"
-        write_section("reading back", f"{title}\n\n{text}{_NOTES}")
+        results.write_section("reading back", f"{title}\n\n{text}{_NOTES}")
 
 
 def _prepare(folder: Path, count: int) -> float:

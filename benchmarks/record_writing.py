@@ -8,15 +8,14 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import results
 import tensorflow as tf
-from results import write_section
 from workload import alternating
 
 from cxr_embed.records import Record, encode_record
@@ -45,10 +44,9 @@ def tensorflows(path: Path, image_id: str, embedding: np.ndarray) -> None:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--records", type=int, default=RECORDS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     count = arguments.records
     embeddings = np.random.default_rng(0).normal(size=(64, FLOATS)).astype(np.float32)
@@ -78,9 +76,7 @@ def main() -> None:
         f"| ours | {count / found['ours']:,.0f} | {found['TensorFlow'] / found['ours']:.1f} |",
         f"| tf.train.Example, TFRecordWriter | {count / found['TensorFlow']:,.0f} | 1.0 |",
     ]
-    print("\n".join(lines))
-    if arguments.write:
-        write_section("writing records", "## Writing records\n\n" + "\n".join(lines))
+    results.show("Writing records", lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import importlib.metadata
 import platform
@@ -19,6 +20,21 @@ def conditions() -> str:
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, Python {platform.python_version()}, "
         f"{versions}; {_processor()}."
     )
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of a benchmark, which every one of them adds its flags to."""
+    made = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    made.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
+    return made
+
+
+def show(title: str, lines: list[str], *, is_written: bool, section: str = "") -> None:
+    """Prints a table; writes it under its title into RESULTS.md if that is wanted."""
+    text = "\n".join(lines)
+    print(text)
+    if is_written:
+        write_section(section or title.lower(), f"## {title}\n\n{text}")
 
 
 def write_section(title: str, text: str) -> None:

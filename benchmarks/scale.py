@@ -11,7 +11,6 @@ it opens.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import sys
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from results import write_section
+import results
 from workload import Ran, apart, matrix_model, run_job, tiny_dicoms
 
 from cxr_embed import storage
@@ -79,10 +78,9 @@ def _median(figure: Callable[[Ran], float], runs: Sequence[Ran]) -> float:
 
 def main() -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     ran: dict[int, list[Ran]] = {count: [] for count in arguments.counts}
     with tempfile.TemporaryDirectory() as scratch:
@@ -114,9 +112,7 @@ def main() -> None:
         f"{again.seconds - listing:.1f} s over listing both folders ({listing:.1f} s). No input is "
         "opened, no record either.",
     ]
-    print("\n".join(lines))
-    if arguments.write:
-        write_section("scale and resume", "## Scale and resume\n\n" + "\n".join(lines))
+    results.show("Scale and resume", lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ small model, each in a process of its own, in turns.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from results import write_section
+import results
 from workload import alternating, matrix_model, tiny_dicoms
 
 _LEAST = """
@@ -35,9 +34,8 @@ def _run(*arguments: str) -> None:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -68,9 +66,7 @@ def main() -> None:
         f"| one tiny image, start to end | {found['image']:.2f} | "
         f"{found['image'] / found['least']:.2f} |",
     ]
-    print("\n".join(lines))
-    if arguments.write:
-        write_section("start-up", "## Start-up\n\n" + "\n".join(lines))
+    results.show("Start-up", lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":

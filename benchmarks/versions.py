@@ -14,7 +14,6 @@ The table also shows whether both wrote the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 import statistics
@@ -22,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from results import write_section
+import results
 from workload import ROOT, Ran, apart, full_size_dicoms, matrix_model, run_job, tiny_dicoms
 
 from cxr_embed.efficientnet.export import export_model
@@ -91,14 +90,13 @@ def _compare(case: str, count: int, rounds: int, checkouts: dict[str, Path]) -> 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--against", type=Path, required=True, help="a checkout of another version")
     parser.add_argument("--cases", nargs="+", choices=COUNTS, default=list(COUNTS))
     parser.add_argument(
         "--images", type=int, help=f"default: {', '.join(map(str, COUNTS.values()))}"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     checkouts = {"earlier": arguments.against.resolve(), "this": ROOT}
     lines = [
@@ -110,10 +108,7 @@ def main() -> None:
     for case in arguments.cases:
         count = arguments.images or COUNTS[case]
         lines += _compare(case, count, arguments.rounds, checkouts)
-    print("\n".join(lines))
-    if arguments.write:
-        title = "This version and an earlier one"
-        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+    results.show("This version and an earlier one", lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ images that had been begun, and those among them without a record.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import logging
@@ -35,7 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-from results import write_section
+import results
 from workload import apart, full_size_dicoms
 
 from cxr_embed.efficientnet.export import export_model
@@ -185,12 +184,11 @@ def _measure(folder: Path, threads: int, batch_size: int, images: int, bundle: i
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = results.parser(__doc__)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--bundle", type=int, default=32, help="images in a bundle")
-    parser.add_argument("--write", action="store_true", help="put the table into RESULTS.md")
     arguments = parser.parse_args()
     images, bundle = arguments.images, arguments.bundle
     lines = [
@@ -210,10 +208,7 @@ def main() -> None:
             for batch_size in arguments.batch_sizes
             for threads in arguments.threads
         ]
-    print("\n".join(lines))
-    if arguments.write:
-        title = "A worker of many threads"
-        write_section(title.lower(), f"## {title}\n\n" + "\n".join(lines))
+    results.show("A worker of many threads", lines, is_written=arguments.write)
 
 
 if __name__ == "__main__":
