@@ -24,7 +24,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @pytest.fixture
 def tell(output: Output, do: Any) -> Any:
     def run(target: object, *more: str, input_path: object = output.records) -> Any:
-        return do("report", "--map=pca", *more, input_path=input_path, output_path=target)
+        given = (f"--input_path={input_path}", f"--output_path={target}", "--map=pca")
+        return do("report", *given, *more)
 
     return run
 

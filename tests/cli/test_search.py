@@ -22,7 +22,7 @@ from cxr_embed.models.config import ModelConfig, read_model_config, ready_config
 @pytest.fixture
 def find(output: Output, do: Any) -> Any:
     def find_(query: object, *more: str, input_path: object = output.records) -> Any:
-        return do("search", *more, input_path=input_path, query=query)
+        return do("search", f"--input_path={input_path}", f"--query={query}", *more)
 
     return find_
 
