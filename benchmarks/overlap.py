@@ -30,9 +30,9 @@ from cxr_embed.elements import ImageRef
 from cxr_embed.imaging.image_files import read_image
 from cxr_embed.models import sharing
 from cxr_embed.models.fit import ModelInput, fit_image
-from cxr_embed.pipeline import threads
 from cxr_embed.radiograph import Radiograph
 from cxr_embed.storage import find_images as sources
+from cxr_embed.storage.parallel import usable_cores
 
 SECONDS_AN_IMAGE = 0.020
 IMAGES = {"explicit": 300, "j2k_lossless": 24}
@@ -66,7 +66,7 @@ def _decode_seconds(refs: Sequence[ImageRef], model: StandIn) -> float:
 
 
 def _measure(folder: Path, syntax: str, batch_size: int, rounds: int) -> str:
-    count, cores = IMAGES[syntax], threads.usable_cores()
+    count, cores = IMAGES[syntax], usable_cores()
     refs = sources.find_images(str(full_size_dicoms(folder / syntax, count, syntax)))
     model = StandIn()
     sharing.load = lambda _settings: model  # what the job loads in this process

@@ -86,3 +86,13 @@ class ImageSkipped(Exception):
         self.reason = reason
         self.detail = one_line(detail)
         super().__init__(f"{reason}: {self.detail}" if self.detail else reason)
+
+
+def cannot_be_read(what: str, error: OSError) -> UsageError:
+    """Returns the error of a file that the user has named, and that cannot be read."""
+    return UsageError(f"{what} cannot be read: {error.strerror or error}")
+
+
+def cannot_be_written(what: str, error: OSError) -> UsageError:
+    """Returns the error of a file that the user has named, and that cannot be written."""
+    return UsageError(f"{what} cannot be written: {error.strerror or error}")

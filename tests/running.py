@@ -39,7 +39,7 @@ def do_here(capsys: pytest.CaptureFixture[str], *arguments: object, **flags: Any
 
 
 def run_here(capsys: pytest.CaptureFixture[str], *extra: str, **flags: Any) -> Ran:
-    return do_here(capsys, "run", *extra, **flags)
+    return do_here(capsys, "run", *arguments_of(**flags), *extra)
 
 
 def command(*extra: str, **flags: Any) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from absl import flags
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError, one_line
+from cxr_embed.errors import UsageError, cannot_be_written, one_line
 
 COMMON_FLAGS = {
     "gcs_billing_project": "the project that pays for gs:// requests; requester-pays buckets need "
@@ -197,3 +197,15 @@ def shown_default(flag: flags.Flag) -> str:
 def without_choices(help_: str) -> str:
     """Returns a flag's help without the `<a|b>: ` that absl puts before a choice's."""
     return help_.partition(">: ")[2] if help_.startswith("<") else help_
+
+
+def write_file(flag: str, path: str, data: bytes) -> None:
+    """Writes the file that a flag names, whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        storage.write_whole(path, data, replace=True)
+    except OSError as error:
+        raise cannot_be_written(f"--{flag} {path}", error) from error

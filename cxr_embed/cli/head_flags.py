@@ -150,14 +150,14 @@ def read_labels(
     """
     if bool(values.labels_csv) == bool(values.mimic_dir):
         raise UsageError("pass one of --labels_csv and --mimic_dir")
-    from cxr_embed.heads import labels, mimic
+    from cxr_embed.heads import labels, mimic_labels
 
     options = labels.LabelOptions(
         heads, values.group_column, tuple(extra_columns), values.uncertain_labels,
         values.blank_labels, needs_split,
     )  # fmt: skip
     if values.mimic_dir:
-        return mimic.read_mimic(values.mimic_dir, options)
+        return mimic_labels.read_mimic(values.mimic_dir, options)
     files = dict.fromkeys(values.labels_csv)
     return labels.concatenate([labels.read_labels_csv(file, options) for file in files])
 

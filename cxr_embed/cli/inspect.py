@@ -14,7 +14,7 @@ import numpy as np
 from cxr_embed import file_types, storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.cli import terminal
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import UsageError, cannot_be_read
 from cxr_embed.imaging import drawing
 from cxr_embed.imaging.inspection import Element, Inspection, Rendered, inspect_file
 from cxr_embed.imaging.rendering import RENDERINGS
@@ -88,7 +88,9 @@ def main(arguments: list[str]) -> int:
     for panel in panels[len(found.rendered) :]:
         print(f"\n{panel.title}\n  {panel.caption}")
     if values.output_path:
-        _write(values.output_path, drawing.draw_png(panels, values.size))
+        cli_flags.write_file(
+            "output_path", values.output_path, drawing.draw_png(panels, values.size)
+        )
         print(f"\n{values.output_path} shows it")
     elif sys.stdout.isatty():
         _preview(panels)
@@ -125,16 +127,7 @@ def _read(path: str) -> bytes:
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist") from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _write(path: str, data: bytes) -> None:
-    try:
-        storage.write_whole(path, data, replace=True)
-    except OSError as error:
-        raise UsageError(
-            f"--output_path {path} cannot be written: {error.strerror or error}"
-        ) from error
+        raise cannot_be_read(path, error) from error
 
 
 def describe(path: str, found: Inspection) -> Iterator[str]:

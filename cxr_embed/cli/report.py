@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from cxr_embed import storage
 from cxr_embed.cli import flags as cli_flags
 from cxr_embed.errors import UsageError
+from cxr_embed.storage.parallel import usable_cores
 
 USAGE = """\
 Writes one self-contained HTML page about an output: its runs, outcomes and speed, pictures of what
@@ -84,13 +83,13 @@ def main(arguments: list[str]) -> int:
             maps=values.map,
             duplicate_similarity=values.duplicate_similarity,
             seed=values.seed,
-            threads=min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0))),
+            threads=min(_MOST_THREADS, 2 * usable_cores()),
         ),
         terminal.Log(),
         lambda what, total, items: tracking(what, "images", total, items),
     )
     page = draw_report(report)
-    write_page("output_path", values.output_path, page)
+    cli_flags.write_file("output_path", values.output_path, page)
     print(f"{values.output_path}: {len(page) / 1e6:.1f} MB")
     return 0
 
@@ -101,11 +100,3 @@ def check_page_path(flag: str, path: str) -> None:
         raise UsageError(f"--{flag} {path} must end in .html")
     if problem := storage.why_not_writable(path.rpartition("/")[0] or "."):
         raise UsageError(f"--{flag} {path} cannot be written: {problem}")
-
-
-def write_page(flag: str, path: str, page: bytes) -> None:
-    """Writes a page, whole or not at all."""
-    try:
-        storage.write_whole(path, page, replace=True)
-    except OSError as error:
-        raise UsageError(f"--{flag} {path} cannot be written: {error.strerror or error}") from error

@@ -33,8 +33,6 @@ Exit status: 0 all done; 1 some images failed, see failures.csv; 2 wrong flags o
 
 DECODE_SCALES = ("full", "auto")
 
-_DIRECT_RUNNERS = ("", "DirectRunner", "direct", "FnApiRunner", "SwitchingDirectRunner")
-
 
 def make_flags() -> cli_flags.FlagSet:
     """Returns the flags of the main job, unparsed."""
@@ -264,15 +262,10 @@ def _beam_flags(values: cli_flags.FlagSet, rest: list[str]) -> tuple[str, list[s
     if bare and rest[0] == bare[0]:
         cli_flags.refuse_unknown(values, bare)
     try:
-        runner = beam_flags.check_beam_flags(rest)
-    except UsageError as error:
-        unknown = getattr(error, "flags", None)
-        if unknown:
-            cli_flags.refuse_unknown(values, unknown)
+        return beam_flags.runner_and_flags(rest)
+    except beam_flags.UnknownFlags as error:
+        cli_flags.refuse_unknown(values, error.flags)
         raise
-    if runner in _DIRECT_RUNNERS:
-        return "", beam_flags.without_runner(rest)
-    return runner, beam_flags.with_remote_defaults(rest)
 
 
 def _job(

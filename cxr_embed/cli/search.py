@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from cxr_embed import models
 from cxr_embed.cli import flags as cli_flags
-from cxr_embed.cli.report import check_page_path, write_page
+from cxr_embed.cli.report import check_page_path
 from cxr_embed.embeddings.neighbours import ENGINES
+from cxr_embed.storage.parallel import usable_cores
 
 if TYPE_CHECKING:
     from cxr_embed.search.gallery import Hit
@@ -95,12 +95,12 @@ def _search(values: cli_flags.FlagSet) -> None:
     if values.html:
         config = read_output_config(path)
         rendering = config.fingerprint.get("rendering") if config else None
-        threads = min(_MOST_THREADS, 2 * len(os.sched_getaffinity(0)))
+        threads = min(_MOST_THREADS, 2 * usable_cores())
         page = gallery.draw_gallery(
             values.query, query, hits,
             output_path=path, rendering=rendering or "cxr_foundation", threads=threads,
         )  # fmt: skip
-        write_page("html", values.html, page)
+        cli_flags.write_file("html", values.html, page)
         log(f"{values.html} shows them")
     _print(hits, f"{values.query}: {query.words}, among {len(embeddings)} embeddings")
 

@@ -15,7 +15,7 @@ from cxr_embed import storage
 from cxr_embed.datasets.sums import digest
 from cxr_embed.embeddings.parts import SHARD_NAME, Names, Part, read_parts
 from cxr_embed.embeddings.vectors import normalise
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import UsageError, cannot_be_written
 from cxr_embed.records import Record, encode_record
 
 # A separate folder, since many readers treat all files of a folder as data, even README.md.
@@ -154,7 +154,7 @@ class ShardWriter:
         try:
             storage.write_whole(path, data)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise cannot_be_written(path, error) from error
         self._count(name, hashlib.sha256(data).hexdigest(), len(data))
         self._advance(len(values))
 
@@ -175,7 +175,7 @@ class ShardWriter:
                 file.seek(0)
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise cannot_be_written(path, error) from error
         self._count(NPZ_NAME, sha256, size)
 
     def _count(self, name: str, sha256: str, size: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import UsageError, cannot_be_read
 
 SUMS_NAME = "SHA256SUMS.txt"
 
@@ -58,7 +58,7 @@ def read_sums(folder: str) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise cannot_be_read(path, error) from error
     found = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():

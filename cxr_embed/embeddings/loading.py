@@ -50,7 +50,7 @@ def load_embeddings(
     names = [os.fspath(one) for one in ([path] if isinstance(path, str | os.PathLike) else path)]
     wanted = None if ids is None else frozenset(ids)
     if len(names) > 1:
-        from cxr_embed.embeddings.settings import common_fingerprint
+        from cxr_embed.embeddings.fingerprints import common_fingerprint
 
         common_fingerprint(names, mixed_settings)
     sets = [_load_one(name, wanted) for name in names]

@@ -14,7 +14,7 @@ from cxr_embed.embeddings.npz import npz_parts
 from cxr_embed.embeddings.parquet import parquet_parts
 from cxr_embed.embeddings.parts import NPZ_SUFFIX, PARQUET_SUFFIX, SHARD_NAME, Parts
 from cxr_embed.embeddings.record_files import record_parts
-from cxr_embed.embeddings.tfrecord import shard_parts
+from cxr_embed.embeddings.tfrecord_shards import shard_parts
 from cxr_embed.errors import PlaceLost, PlaceUnavailable, UsageError
 from cxr_embed.storage.addresses import holds_only_images
 

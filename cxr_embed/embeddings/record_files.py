@@ -14,7 +14,7 @@ from cxr_embed import storage
 from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.embeddings.parts import Names, Parts
 from cxr_embed.embeddings.record_decoder import RecordDecoder, WrongSize
-from cxr_embed.errors import PlaceLost, PlaceUnavailable, UsageError
+from cxr_embed.errors import PlaceLost, PlaceUnavailable, UsageError, cannot_be_read
 from cxr_embed.records import BadRecord, decode_record
 
 ROWS_PER_PART = 1024
@@ -109,7 +109,7 @@ def unusable(name: str, error: Exception) -> UsageError:
     if isinstance(error, PlaceUnavailable):
         raise PlaceLost(str(error)) from error
     if isinstance(error, OSError):
-        return UsageError(f"{name} cannot be read: {error.strerror or error}")
+        return cannot_be_read(name, error)
     return UsageError(
         f"{name} is damaged: {error}; cxr-embed verify --repair removes it, the main job computes "
         "it again"

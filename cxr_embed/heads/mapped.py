@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from cxr_embed import storage
+from cxr_embed.embeddings.fingerprints import common_fingerprint
 from cxr_embed.embeddings.loading import load_embeddings, merge
 from cxr_embed.embeddings.opening import place_of_embeddings
-from cxr_embed.embeddings.settings import common_fingerprint
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import Fingerprint
 from cxr_embed.storage.cache import cache_folder

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError, one_line
+from cxr_embed.errors import UsageError, cannot_be_written, one_line
 from cxr_embed.runs.fingerprint import Fingerprint, differences
 
 MODEL_NAME = "model.keras"
@@ -120,7 +120,7 @@ def write_files(folder: str, files: Mapping[str, bytes]) -> None:
         try:
             storage.write_whole(path, data, replace=True)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
+            raise cannot_be_written(path, error) from error
 
 
 def model_bytes(model: Any) -> bytes:

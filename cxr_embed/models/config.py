@@ -59,7 +59,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cxr_embed import storage
-from cxr_embed.errors import UsageError
+from cxr_embed.errors import UsageError, cannot_be_read
 from cxr_embed.models import outputs
 from cxr_embed.models.outputs import NamedOutput
 
@@ -249,9 +249,7 @@ def read_model_config(path: str) -> ModelConfig:
     try:
         parsed = tomllib.loads(storage.read_bytes(_find(path)).decode())
     except OSError as error:
-        raise UsageError(
-            f"--model_config {path} cannot be read: {error.strerror or error}"
-        ) from error
+        raise cannot_be_read(f"--model_config {path}", error) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--model_config {path} is not TOML: {error}") from error
     return _Reader(path).model(parsed)

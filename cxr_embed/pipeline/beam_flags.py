@@ -9,6 +9,8 @@ from apache_beam.runners.runner import create_runner
 
 from cxr_embed.errors import UsageError, one_line
 
+_IN_PROCESS = ("", "DirectRunner", "direct", "FnApiRunner", "SwitchingDirectRunner")
+
 # Our classes are imported on the workers, so nothing of the launching program has to travel.
 _NO_MAIN_SESSION = "--no_save_main_session"
 
@@ -19,6 +21,23 @@ class UnknownFlags(UsageError):
     def __init__(self, flags: list[str]) -> None:
         self.flags = flags
         super().__init__(f"unknown flag {flags[0]}")
+
+
+def runner_and_flags(arguments: list[str]) -> tuple[str, list[str]]:
+    """Checks the flags that are not ours.
+
+    Returns:
+        The runner's name, empty for Beam's in-process one, and the flags to start it with.
+
+    Raises:
+        UsageError: see `check_beam_flags`.
+    """
+    runner = check_beam_flags(arguments)
+    if runner not in _IN_PROCESS:
+        return runner, with_remote_defaults(arguments)
+    parser = _StrictParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--runner")
+    return "", parser.parse_known_args(arguments)[1]
 
 
 def check_beam_flags(arguments: list[str]) -> str:
@@ -43,13 +62,6 @@ def check_beam_flags(arguments: list[str]) -> str:
     except (ValueError, ImportError) as error:
         raise UsageError(f"--runner {runner}: {one_line(error)}") from error
     return runner
-
-
-def without_runner(arguments: list[str]) -> list[str]:
-    """Returns Beam flags with --runner taken out, in either way of writing it."""
-    parser = _StrictParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--runner")
-    return parser.parse_known_args(arguments)[1]
 
 
 def with_remote_defaults(arguments: list[str]) -> list[str]:

@@ -24,8 +24,8 @@ from cxr_embed.pipeline.concurrency import (
 )
 from cxr_embed.pipeline.handler import EmbeddingModelHandler, FittedImage, fit
 from cxr_embed.pipeline.read import ReadRadiographs
-from cxr_embed.pipeline.threads import usable_cores
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, Radiograph
+from cxr_embed.storage.parallel import usable_cores
 
 
 class EmbedResult(NamedTuple):

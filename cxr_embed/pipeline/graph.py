@@ -25,7 +25,7 @@ from cxr_embed.radiograph import DEFAULT_MAX_PIXELS
 
 
 class OutcomeTables(Protocol):
-    """Where outcomes go; pickled on its way to workers. See `cxr_embed.runs.sink`."""
+    """Where outcomes go; pickled on its way to workers. See `cxr_embed.runs.run_tables`."""
 
     def open(self) -> None:
         """Prepares a worker; called once, before anything else."""

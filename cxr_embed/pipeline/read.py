@@ -18,8 +18,9 @@ from cxr_embed.imaging.image_files import admit, read_image, too_large
 from cxr_embed.imaging.rendering import RENDERINGS
 from cxr_embed.outcomes import Failed, Skipped, Stage
 from cxr_embed.pipeline.concurrency import Result, ThreadedDoFn, Threads
-from cxr_embed.pipeline.threads import reading_threads, usable_cores
+from cxr_embed.pipeline.threads import reading_threads
 from cxr_embed.radiograph import DEFAULT_MAX_PIXELS, VIEWS, InputFacts, Radiograph
+from cxr_embed.storage.parallel import usable_cores
 
 
 class ReadResult(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from cxr_embed.storage.parallel import usable_cores
 
 # A thread that waits for a storage service leaves its core to others.
 _MORE_FOR_NETWORK = 8
@@ -23,10 +23,3 @@ def reading_threads(asked: int, *, device: str, is_remote: bool, cores: int | No
     # cover the waits.
     chosen = cores if device == "cpu" else 2 * cores
     return asked or chosen + _MORE_FOR_NETWORK * is_remote
-
-
-def usable_cores() -> int:
-    """Returns the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -20,12 +20,12 @@ from cxr_embed.models.several import outputs_of
 from cxr_embed.runs import resume, tables
 from cxr_embed.runs.archives import write_archives
 from cxr_embed.runs.fingerprint import require_same_software
-from cxr_embed.runs.folder import write_manifest
+from cxr_embed.runs.folder import files_of, write_manifest
 from cxr_embed.runs.manifest import Conditions, make_manifest
 from cxr_embed.runs.plan import Job, Log, Plan, RunPlan
 from cxr_embed.runs.preparing import prepare_output, reserved_handles, reserved_space
 from cxr_embed.runs.progress import Progress, progress_of
-from cxr_embed.runs.sink import RunTables, files_of
+from cxr_embed.runs.run_tables import RunTables
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.graph import GraphSettings

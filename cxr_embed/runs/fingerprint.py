@@ -13,7 +13,7 @@ from typing import Any
 
 from cxr_embed import storage
 from cxr_embed.elements import CONFIG_NAME
-from cxr_embed.errors import MachineFault, UsageError
+from cxr_embed.errors import MachineFault, UsageError, cannot_be_read
 from cxr_embed.imaging.decoders import ABSENT, decoder_versions
 from cxr_embed.models import package_of
 from cxr_embed.models.fit import PREPROCESSING_VERSION
@@ -181,7 +181,7 @@ def read_output_config(output_path: str) -> OutputConfig | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise cannot_be_read(path, error) from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UsageError(
             f"{path} is damaged, so it is unknown how the records beside it were made: "

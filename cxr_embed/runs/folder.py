@@ -58,6 +58,11 @@ class RunFiles:
         )
 
 
+def files_of(folder: str) -> RunFiles:
+    """Lists the files of one run."""
+    return RunFiles(folder, set(storage.list_paths(folder)))
+
+
 def runs_in(output_path: str, paths: Iterable[str] | None = None) -> list[RunFiles]:
     """Returns the runs of an output, the oldest first.
 

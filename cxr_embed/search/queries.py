@@ -13,7 +13,7 @@ import numpy as np
 from cxr_embed import models, storage
 from cxr_embed.elements import CONFIG_NAME, RECORD_SUFFIX
 from cxr_embed.embeddings.collection import Embeddings
-from cxr_embed.errors import ImageRejected, UsageError
+from cxr_embed.errors import ImageRejected, UsageError, cannot_be_read
 from cxr_embed.imaging.image_files import read_image
 from cxr_embed.models import fetch
 from cxr_embed.models.config import ModelConfig
@@ -124,7 +124,7 @@ def _read_record(path: str, output_path: str) -> Query:
     except BadRecord as error:
         raise UsageError(f"--query {path} is damaged: {error}") from error
     except OSError as error:
-        raise UsageError(f"--query {path} cannot be read: {error.strerror or error}") from error
+        raise cannot_be_read(f"--query {path}", error) from error
     theirs, ours = _config_above(path), read_output_config(output_path)
     if theirs and ours and (changed := differences(theirs.fingerprint, ours.fingerprint)):
         raise UsageError(
@@ -159,7 +159,7 @@ def _embed(
     except ImageRejected as rejected:
         raise UsageError(f"--query {path} cannot be embedded: {rejected}") from rejected
     except OSError as error:
-        raise UsageError(f"--query {path} cannot be read: {error.strerror or error}") from error
+        raise cannot_be_read(f"--query {path}", error) from error
     except (KeyError, ValueError) as error:
         raise UsageError(f"{output_path}: {CONFIG_NAME} is of another version") from error
     settings = same_model(output_path, config, model_path, device)

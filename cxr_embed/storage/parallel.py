@@ -1,8 +1,9 @@
-"""Calls a function on many arguments in parallel, for reads."""
+"""Calls a function on many arguments in parallel, for reads; and on how many cores."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,3 +38,10 @@ def in_parallel(
         finally:
             for each in waiting:
                 each.cancel()
+
+
+def usable_cores() -> int:
+    """Returns the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -20,7 +20,7 @@ from cxr_embed import storage
 from cxr_embed.cli import main, run
 from cxr_embed.elements import RECORD_SUFFIX
 from cxr_embed.outcomes import Failed
-from cxr_embed.runs.sink import files_of
+from cxr_embed.runs.folder import files_of
 from cxr_embed.runs.tables import ShardWriter, merge
 from cxr_embed.storage import find_images as sources
 from cxr_embed.storage import gcs_client

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from cxr_embed.pipeline.threads import reading_threads, usable_cores
+from cxr_embed.pipeline.threads import reading_threads
+from cxr_embed.storage.parallel import usable_cores
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from cxr_embed.pipeline import (
     ReadRadiographs,
     WriteRecords,
 )
-from cxr_embed.pipeline.threads import usable_cores
 from cxr_embed.records import decode_record
+from cxr_embed.storage.parallel import usable_cores
 
 COUNT = 12
 

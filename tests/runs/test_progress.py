@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cxr_embed.outcomes import Embedded, Failed, Skipped
-from cxr_embed.runs.folder import RunFiles, new_run_id, run_folder
+from cxr_embed.runs.folder import RunFiles, files_of, new_run_id, run_folder
 from cxr_embed.runs.progress import Progress, RunStopped, progress_of
-from cxr_embed.runs.sink import RunTables, files_of
+from cxr_embed.runs.run_tables import RunTables
 from cxr_embed.runs.tables import read_table
 
 EMBEDDED = Embedded("1", "in/1.dcm", "1.tfrecord", 1, 1)

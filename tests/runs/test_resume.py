@@ -19,9 +19,8 @@ from cxr_embed.outcomes import Embedded
 from cxr_embed.records import Record, encode_record
 from cxr_embed.runs import resume
 from cxr_embed.runs.fingerprint import Fingerprint, OutputConfig, make_fingerprint
-from cxr_embed.runs.folder import run_folder
+from cxr_embed.runs.folder import files_of, run_folder
 from cxr_embed.runs.resume import Done, Survey, find_done, known_records, survey
-from cxr_embed.runs.sink import files_of
 from cxr_embed.runs.tables import ShardWriter, merge
 from cxr_embed.storage.file_state import file_state
 

@@ -19,8 +19,7 @@ from cxr_embed.errors import MachineFault
 from cxr_embed.outcomes import Embedded, Failed, Outcome, Skipped
 from cxr_embed.runs import history as run_history
 from cxr_embed.runs import tables
-from cxr_embed.runs.folder import RunFiles, run_folder
-from cxr_embed.runs.sink import files_of
+from cxr_embed.runs.folder import RunFiles, files_of, run_folder
 from cxr_embed.runs.tables import TABLES, ShardWriter, merge, read_table
 
 # A name may hold whatever a file system allows: quotes, line ends, bytes that are not UTF-8.
@@ -34,7 +33,7 @@ import re, resource, signal, sys, time
 from pathlib import Path
 from cxr_embed.errors import MachineFault
 from cxr_embed.outcomes import Embedded, Failed
-from cxr_embed.runs.sink import files_of
+from cxr_embed.runs.folder import files_of
 from cxr_embed.runs.tables import ShardWriter, merge
 
 folder = sys.argv[1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cxr_embed.errors import UsageError, one_line
+from cxr_embed.errors import UsageError, cannot_be_read, one_line
 from cxr_embed.models.signature import TensorSpec
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -63,9 +63,7 @@ def read_graph(path: str | Path) -> GraphFacts:
     try:
         state = Path(path).stat()
     except OSError as error:
-        raise UsageError(
-            f"--model_path {path} cannot be read: {error.strerror or error}"
-        ) from error
+        raise cannot_be_read(f"--model_path {path}", error) from error
     # Cached: the launcher asks several times, and a graph with its weights in it may have 2 GB.
     return _read(str(path), state.st_size, state.st_mtime_ns)
 
@@ -93,9 +91,7 @@ def _read(path: str, size: int, changed: int) -> GraphFacts:
     except UsageError:
         raise
     except OSError as error:
-        raise UsageError(
-            f"--model_path {path} cannot be read: {error.strerror or error}"
-        ) from error
+        raise cannot_be_read(f"--model_path {path}", error) from error
     except Exception as error:
         raise UsageError(
             f"--model_path {path} is damaged or is not an ONNX graph: {one_line(error)}"

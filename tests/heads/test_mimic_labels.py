@@ -10,7 +10,7 @@ import pytest
 
 from cxr_embed.errors import UsageError
 from cxr_embed.heads.labels import LabelOptions
-from cxr_embed.heads.mimic import read_mimic
+from cxr_embed.heads.mimic_labels import read_mimic
 
 FILES = {
     "metadata": (

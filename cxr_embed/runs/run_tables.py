@@ -1,4 +1,4 @@
-"""Receives the graph's outcomes: adds them to the run tables and to the progress counts."""
+"""Where each image's outcome becomes a row: of the run tables, and in the progress counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cxr_embed import storage
 from cxr_embed.outcomes import Outcome
 from cxr_embed.runs import tables
-from cxr_embed.runs.folder import RunFiles, run_folder
+from cxr_embed.runs.folder import files_of, run_folder
 from cxr_embed.runs.progress import RunStopped, progress_of
 
 
@@ -66,8 +66,3 @@ class RunTables:
 
     def _writer(self, path: str) -> tables.ShardWriter:
         return tables.writer_of(path, self.run_id)
-
-
-def files_of(folder: str) -> RunFiles:
-    """Lists the files of one run."""
-    return RunFiles(folder, set(storage.list_paths(folder)))
