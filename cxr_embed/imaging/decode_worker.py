@@ -27,7 +27,6 @@ from pydicom.uid import (
     HTJ2KLosslessRPCL,
     JPEGLossless,
     JPEGLosslessSV1,
-    RLELossless,
 )
 
 from cxr_embed.errors import ImageRejected
@@ -148,10 +147,9 @@ def _decode(request: dict[str, Any], data: bytes) -> np.ndarray:
             if array is not None:
                 return array
     if syntax in _DIRECT:
-        try:
+        # What a fast decoder refuses, pydicom may still read.
+        with contextlib.suppress(Exception):
             return _DIRECT[syntax](data[_FRAMING.size :], options)
-        except BaseException:  # what a fast decoder refuses or panics at, pydicom may still read
-            plugin = _SLOWER.get(syntax, plugin)
     # `raw` leaves out colour conversion only; signs are corrected anyway. Clearing unused bits
     # takes two passes over the pixels, which the caller mostly does not need.
     array, _ = get_decoder(syntax).as_array(
@@ -160,28 +158,14 @@ def _decode(request: dict[str, Any], data: bytes) -> np.ndarray:
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
 
 
-def _decode_rle(frame: bytes, options: dict[str, Any]) -> np.ndarray:
-    """Decodes RLE (PS3.5 G) with pylibjpeg-rle itself: pydicom would copy the pixels once more."""
-    from rle.rle import decode_frame
-
-    rows, columns, bits = options["rows"], options["columns"], options["bits_allocated"]
-    kind = "i" if options["pixel_representation"] == 1 else "u"
-    pixels = decode_frame(frame, rows * columns, bits, "<")
-    return np.frombuffer(pixels, f"<{kind}{bits // 8}").reshape(rows, columns)
-
-
-# Decoders that are called past pydicom, because it has no plugin for them or copies too much.
+# Decoders that pydicom has no plugin for.
 _DIRECT: dict[str, Callable[[bytes, dict[str, Any]], np.ndarray]] = {
-    RLELossless: _decode_rle,
     JPEGLossless: decode_lossless_jpeg,
     JPEGLosslessSV1: decode_lossless_jpeg,
     HTJ2KLossless: decode_htj2k,
     HTJ2KLosslessRPCL: decode_htj2k,
     HTJ2K: decode_htj2k,
 }
-
-# pylibjpeg-rle refuses segments that are longer than the image; pydicom cuts them off.
-_SLOWER = {RLELossless: "pydicom"}
 
 
 def _limit_memory(allowed: int) -> bool:

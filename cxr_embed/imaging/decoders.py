@@ -41,6 +41,7 @@ from pydicom.uid import (
 from cxr_embed.errors import ImageRejected
 from cxr_embed.imaging import decoder_process, reduced_jpeg2000
 from cxr_embed.imaging.codestream import check_stream, is_cut_short, only_frame
+from cxr_embed.imaging.rle import decode_rle
 
 # The version of a distribution that is not installed.
 ABSENT = "absent"
@@ -54,11 +55,12 @@ class Decoder(NamedTuple):
 
 
 _PILLOW = Decoder("pillow", ("pillow",))
-# imagecodecs is tried first: see `cxr_embed.imaging.lossless_jpeg` and `htj2k`.
+# imagecodecs is tried first: see `cxr_embed.imaging.lossless_jpeg`, `htj2k` and `rle`.
 _GDCM = Decoder("gdcm", ("imagecodecs", "python-gdcm"))
 _CHARLS = Decoder("pyjpegls", ("pyjpegls",))
 _OPENJPEG = Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-openjpeg"))
 _OPENJPH = Decoder("pylibjpeg", ("imagecodecs", "pylibjpeg", "pylibjpeg-openjpeg"))
+_RLE = Decoder("pydicom", ("imagecodecs",))
 _LIBJPEG = Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-libjpeg"))
 
 NATIVE = frozenset(
@@ -83,7 +85,7 @@ PINNED: dict[str, Decoder] = {
     HTJ2KLossless: _OPENJPH,
     HTJ2KLosslessRPCL: _OPENJPH,
     HTJ2K: _OPENJPH,
-    RLELossless: Decoder("pylibjpeg", ("pylibjpeg", "pylibjpeg-rle")),
+    RLELossless: _RLE,
 }
 
 # pydicom corrects the signs of JPEG-LS and JPEG 2000 by the stream's own precision, and clears no
@@ -161,6 +163,8 @@ def _decode_compressed(
     check_stream(
         frame, transfer_syntax, options["rows"], options["columns"], options["bits_allocated"] // 8
     )
+    if transfer_syntax == RLELossless and (pixels := decode_rle(frame, options)) is not None:
+        return _clear_unused_bits(pixels, dataset.BitsStored)
     cut_short = is_cut_short(frame, transfer_syntax)
     if cut_short and transfer_syntax in _NEEDS_ITS_END:
         raise ImageRejected("truncated", "the compressed pixels end too early")
