@@ -86,6 +86,18 @@ def upload(folder: Path, target: str) -> str:
     return target
 
 
+def assert_refused(path: str, kind: type[OSError], says: str, secret: str) -> None:
+    """Reading, writing and listing `path` fail alike, without the secret in the message."""
+    for act in (
+        storage.read_file, lambda path: storage.write_whole(path, b"x"),
+        lambda path: list(storage.list_files(path)),
+    ):  # fmt: skip
+        with pytest.raises(OSError, match=f"{path}.*{says}") as raised:
+            act(path)
+        assert type(raised.value) is kind
+        assert secret not in str(raised.value)
+
+
 def contents(folder: str) -> dict[str, bytes]:
     """Returns all objects below a folder."""
     names = [entry.path for entry in storage.list_files(folder)]

@@ -92,7 +92,7 @@ def begin(
     Raises:
         UsageError: a value that a flag does not take, or an argument that the verb does not know.
     """
-    if wants_help(arguments):
+    if any(argument in HELP_FLAGS for argument in arguments):
         print(help_text(usage, values))
         return None
     rest = parse(values, arguments)
@@ -102,11 +102,6 @@ def begin(
 
     terminal.set_up_logging(values.verbosity if "verbosity" in values else 0)
     return rest
-
-
-def wants_help(arguments: list[str]) -> bool:
-    """Whether the user asked for help."""
-    return any(argument in HELP_FLAGS for argument in arguments)
 
 
 def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:

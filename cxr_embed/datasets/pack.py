@@ -66,7 +66,7 @@ def pack(wanted: Pack, log: Log, start: Callable[[int], Advance]) -> Result:
     """
     wanted = replace(wanted, input_path=place_of_embeddings(wanted.input_path))
     _check(wanted)
-    config = read_output_config(wanted.input_path) if _is_folder(wanted.input_path) else None
+    config = read_output_config(wanted.input_path)
     with open_parts(wanted.input_path) as found:
         shards = _cut(found, wanted)
         plan = _plan(wanted, found, shards, config)
@@ -92,10 +92,6 @@ def _check(wanted: Pack) -> None:
 
 def _absolute(path: str) -> str:
     return path.rstrip("/") if storage.is_remote(path) else str(Path(path).resolve())
-
-
-def _is_folder(path: str) -> bool:
-    return not storage.is_on_disk(path) or Path(path).is_dir()
 
 
 def _cut(found: Parts, wanted: Pack) -> list[list[Part]]:
@@ -178,7 +174,6 @@ def _is_ours(path: str) -> bool:
 def _write_metadata(wanted: Pack, config: OutputConfig | None, result: Result) -> None:
     """Writes card and fingerprint, and finally the sums, which mark the data set as complete."""
     plan = result.plan
-    manifests = read_manifests(wanted.input_path) if _is_folder(wanted.input_path) else []
     card = dataset_card(
         Packed(
             format=plan.format,
@@ -189,7 +184,7 @@ def _write_metadata(wanted: Pack, config: OutputConfig | None, result: Result) -
             shards=result.written + result.kept,
             bytes_on_disk=result.bytes_on_disk,
             fingerprint=plan.fingerprint,
-            manifests=manifests,
+            manifests=read_manifests(wanted.input_path),
         )
     )
     path = storage.join(wanted.output_path, CARD_NAME)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from cxr_embed import storage
 from cxr_embed.errors import UsageError
 from cxr_embed.runs.fingerprint import Fingerprint, differences, read_output_config
 from cxr_embed.runs.fingerprint import merged as merged_fingerprint
@@ -28,7 +26,8 @@ def common_fingerprint(
     Raises:
         UsageError: they differ.
     """
-    fingerprints = [_fingerprint_of(name) for name in names]
+    configs = [read_output_config(name) for name in names]
+    fingerprints = [None if config is None else config.fingerprint for config in configs]
     known = [(n, f) for n, f in zip(names, fingerprints, strict=True) if f is not None]
     for name, other in known[1:]:
         changed = differences(known[0][1], other)
@@ -51,11 +50,3 @@ def common_fingerprint(
             f"warning: {unknown} does not record how its embeddings were made: the sets may not fit"
         )
     return None
-
-
-def _fingerprint_of(path: str) -> Fingerprint | None:
-    is_folder = Path(path).is_dir() if storage.is_on_disk(path) else True
-    if not is_folder:
-        return None
-    config = read_output_config(path)
-    return config.fingerprint if config else None

@@ -21,7 +21,7 @@ from cxr_embed.errors import UsageError, one_line
 
 NO_LABEL = -1
 
-# Columns that are the key by their name alone, the finer one first.
+# Columns that are the key by their name alone, the finer one first: of one image, or of a group.
 IMAGE_COLUMNS = ("image_id", "dicom_id")
 GROUP_COLUMNS = ("study_id", "subject_id")
 

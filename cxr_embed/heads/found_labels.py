@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxr_embed.embeddings.joining import GROUP_COLUMNS as KEY_COLUMNS
-from cxr_embed.embeddings.joining import IMAGE_COLUMNS
+from cxr_embed.embeddings.joining import GROUP_COLUMNS, IMAGE_COLUMNS
 from cxr_embed.embeddings.mimic_paths import mimic_ids
-from cxr_embed.heads.labels import GROUP_COLUMNS, SPLIT_COLUMN
+from cxr_embed.heads.labels import PATIENT_COLUMNS, SPLIT_COLUMN
 
 _BINARY = {"": np.nan, "0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": np.nan, "-1.0": np.nan}
-_NO_LABELS = {SPLIT_COLUMN, *GROUP_COLUMNS, *KEY_COLUMNS, *IMAGE_COLUMNS}
+_NO_LABELS = {SPLIT_COLUMN, *PATIENT_COLUMNS, *GROUP_COLUMNS, *IMAGE_COLUMNS}
 _MOST_VALUES = 12
 
 
@@ -61,7 +60,7 @@ def find_patients(
         int64 of shape (n,), and whether they are known; an image without a patient is one of its
         own.
     """
-    column = next((columns[name] for name in GROUP_COLUMNS if name in columns), None)
+    column = next((columns[name] for name in PATIENT_COLUMNS if name in columns), None)
     if column is None:
         found = [mimic_ids(image_id) for image_id in image_ids]
         column = ["" if ids is None else str(ids.subject_id) for ids in found]

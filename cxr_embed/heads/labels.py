@@ -16,7 +16,7 @@ from cxr_embed.embeddings.csv_table import read_csv_table
 from cxr_embed.errors import UsageError
 
 SPLIT_COLUMN = "split"
-GROUP_COLUMNS = ("patient_id", "subject_id")
+PATIENT_COLUMNS = ("patient_id", "subject_id")
 
 # CheXpert's labeller writes -1 where a report is unsure.
 UNCERTAIN = -1.0
@@ -30,7 +30,7 @@ class LabelOptions:
 
     Attributes:
         heads: names of the heads: columns.
-        group_column: the column that identifies patients; None takes one of GROUP_COLUMNS, if
+        group_column: the column that identifies patients; None takes one of PATIENT_COLUMNS, if
             there.
         extra_columns: columns to keep as text, for subgroups.
         uncertain: a key of UNCERTAIN_POLICIES: what -1 means.
@@ -120,7 +120,7 @@ def read_labels_csv(path: str, options: LabelOptions, flag: str = "--labels_csv"
     if options.group_column:
         group: list[str] | None = rows.column(options.group_column)
     else:
-        group = next((rows.columns[name] for name in GROUP_COLUMNS if name in rows.columns), None)
+        group = next((rows.columns[name] for name in PATIENT_COLUMNS if name in rows.columns), None)
     values = np.empty((len(rows), len(options.heads)), np.float32)
     for number, head in enumerate(options.heads):
         name = rows.name_of(head)

@@ -69,15 +69,6 @@ def look_up(path: str) -> tuple[str, list[str] | None]:
     return _revision(files), [entry.path for entry in files]
 
 
-def names_of(path: str, commit: str) -> list[str]:
-    """Lists a model on the Hub; see `look_up` for models in buckets.
-
-    Raises:
-        UsageError: the Hub cannot be asked.
-    """
-    return hub.file_names(path, commit)
-
-
 def pinned(path: str, commit: str) -> str:
     """Returns the address of a model on the Hub at one commit; other paths unchanged."""
     return hub.parse(path).at(commit) if commit and hub.is_address(path) else path

@@ -88,7 +88,7 @@ class ModelSettings:
         revision, names = fetch.look_up(path)
         settings = cls(path, engine=engine, revision=revision, **others)
         if not settings.is_here:
-            names = fetch.names_of(path, revision) if names is None else names
+            names = hub.file_names(path, revision) if names is None else names
             log(f"fetching {path} into the cache, once")
         elif names is None:
             names = loading.names_at(settings.local_path)

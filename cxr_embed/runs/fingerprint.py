@@ -169,7 +169,10 @@ class OutputConfig:
 
 
 def read_output_config(output_path: str) -> OutputConfig | None:
-    """Reads an output's `_embedding_config.json`; returns None if it does not exist.
+    """Reads an output's `_embedding_config.json`.
+
+    Returns:
+        None if there is none, or `output_path` is a file itself.
 
     Raises:
         UsageError: the file exists and cannot be read or parsed.
@@ -178,7 +181,7 @@ def read_output_config(output_path: str) -> OutputConfig | None:
     try:
         found = json.loads(storage.read_bytes(path))
         return OutputConfig(found, int(found.pop("embedding_size")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise cannot_be_read(path, error) from error

@@ -163,7 +163,9 @@ def test_packed_data_sets(output: Path, words_of: Callable[[Path], str], format_
     pack(Pack(str(output), str(packed), format_), print, lambda total: lambda done: None)
     assert "This is a packed data set" in words_of(packed)
     file = next(path for path in packed.rglob("embeddings*") if path.is_file())
-    assert "All 30, one point each" in words_of(file)
+    words = words_of(file)
+    assert "All 30, one point each" in words
+    assert "_embedding_config.json is damaged" not in words
     file.write_bytes(file.read_bytes()[:200])
     words = words_of(packed)
     assert "Damaged records are left out: 1," in words

@@ -184,6 +184,10 @@ class TestOutputConfig:
         with pytest.raises(UsageError, match=r"is damaged.*--overwrite"):
             read_output_config(str(tmp_path))
 
+    def test_a_file_has_none(self, tmp_path: Path) -> None:
+        (tmp_path / "embeddings.npz").write_bytes(b"")
+        assert read_output_config(str(tmp_path / "embeddings.npz")) is None
+
     def test_one_that_cannot_be_read_is_named(self, tmp_path: Path) -> None:
         (tmp_path / CONFIG_NAME).mkdir()
         with pytest.raises(UsageError, match=f"{CONFIG_NAME} cannot be read: Is a directory"):

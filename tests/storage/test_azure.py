@@ -11,7 +11,7 @@ import tracemalloc
 import urllib.parse
 
 import pytest
-from buckets import QuietHandler, answering, serving
+from buckets import QuietHandler, answering, assert_refused, serving
 from stores import ACCOUNT_KEY, azure_spoken_to
 
 from cxr_embed import storage
@@ -45,14 +45,7 @@ def refusing(status: int, code: str) -> type[QuietHandler]:
 )  # fmt: skip
 def test_what_each_refusal_is(status: int, code: str, kind: type[OSError], says: str) -> None:
     with serving(refusing(status, code)) as address, azure_spoken_to(address, 0.2):
-        for act in (
-            storage.read_file, lambda path: storage.write_whole(path, b"x"),
-            lambda path: list(storage.list_files(path)),
-        ):  # fmt: skip
-            with pytest.raises(OSError, match=f"{PATH}.*{says}") as raised:
-                act(PATH)
-            assert type(raised.value) is kind
-            assert ACCOUNT_KEY not in str(raised.value)
+        assert_refused(PATH, kind, says, ACCOUNT_KEY)
 
 
 def test_a_wrong_checksum_is_an_error_of_this_object() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from buckets import BadLine, answering, serving
+from buckets import BadLine, answering, assert_refused, serving
 from stores import SECRET, moto, s3_spoken_to
 
 from cxr_embed import storage
@@ -53,14 +53,7 @@ def page_of(names: list[str], token: str) -> bytes:
 )  # fmt: skip
 def test_what_each_refusal_is(status: int, code: str, kind: type[OSError], says: str) -> None:
     with serving(answering(status, error_of(code))) as address, s3_spoken_to(address, 0.2):
-        for act in (
-            storage.read_file, lambda path: storage.write_whole(path, b"x"),
-            lambda path: list(storage.list_files(path)),
-        ):  # fmt: skip
-            with pytest.raises(OSError, match=f"{PATH}.*{says}") as raised:
-                act(PATH)
-            assert type(raised.value) is kind
-            assert SECRET not in str(raised.value)
+        assert_refused(PATH, kind, says, SECRET)
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (503, "SlowDown")])

@@ -65,7 +65,9 @@ def open_session(path: str, device: str, *, is_open: bool) -> tuple[Any, str]:
     try:
         return runtime.InferenceSession(path, _options(runtime, is_open), providers=[CPU]), "cpu"
     except Exception as error:
-        raise _cannot_load(path, error) from error
+        raise UsageError(
+            f"ONNX Runtime cannot load --model_path {path}: {_plain(error)}"
+        ) from error
 
 
 def _on_gpu(runtime: Any, path: str, device: str, *, is_open: bool) -> Any:
@@ -98,10 +100,6 @@ def _options(runtime: Any, is_open: bool) -> Any:
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = False
     return options
-
-
-def _cannot_load(path: str, error: Exception) -> UsageError:
-    return UsageError(f"ONNX Runtime cannot load --model_path {path}: {_plain(error)}")
 
 
 def _plain(error: Exception) -> str:
