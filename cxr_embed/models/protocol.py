@@ -17,7 +17,7 @@ class EmbeddingModel(Protocol):
     `sharing.SharedModel` is what calls it: it holds the one lock.
 
     Attributes:
-        input: the model's input for one image.
+        input: the model's input for one image: for arrays a `fit.ModelInput`.
         embedding_size: floats in one embedding; of several, all together.
         device: name of the device for messages, such as `cpu` or `gpu`.
         max_batch_size: maximum number of images per call; None is no limit.
@@ -35,7 +35,11 @@ class EmbeddingModel(Protocol):
     best_batch_size: int
 
     def fit(self, radiograph: Radiograph) -> Any:
-        """Converts a radiograph to this model's input: an array, or a serialized example."""
+        """Converts a radiograph to this model's input: an array, or a serialized example.
+
+        `inputs.fit(radiograph, self.input)` does it. An array has the shape (height, width,
+        channels), or (channels, height, width) if the input's layout is `NCHW`.
+        """
         ...
 
     def embed(self, images: Sequence[Any]) -> np.ndarray:

@@ -90,7 +90,7 @@ class OtherContent(FileExistsError):
 
 
 class Place(Protocol):
-    """A kind of storage. Paths include the place's `scheme://`.
+    """A kind of storage. A path includes the place's `scheme://`, except in listings.
 
     A class that inherits from it and writes `check_name`, `list_files`, `exists`, `size`,
     `read_file` and `read_range` is a place that can be read. With `write_whole`, `open_whole`,
