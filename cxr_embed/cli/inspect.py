@@ -103,7 +103,7 @@ def _input_path(values: cli_flags.FlagSet, rest: list[str]) -> str:
     files = [word for word in rest if not word.startswith("-")]
     cli_flags.refuse_unknown(values, [word for word in rest if word.startswith("-")])
     if len(files) + bool(values.input_path) != 1:
-        raise UsageError("name one file: cxr-embed inspect FILE")
+        raise UsageError("pass one file: cxr-embed inspect FILE")
     path = str(values.input_path or files[0])
     storage.check_place(path, "FILE")
     return path
@@ -121,7 +121,7 @@ def _check_output(output: str | None, path: str) -> None:
 
 def _read(path: str) -> bytes:
     if not storage.is_remote(path) and Path(path).is_dir():
-        raise UsageError(f"{path} is a folder: name one file in it")
+        raise UsageError(f"{path} is a folder: pass one file in it")
     try:
         return storage.read_bytes(path)
     except FileNotFoundError as error:

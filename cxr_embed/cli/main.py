@@ -67,7 +67,7 @@ def guarded(verb: Callable[[list[str]], int], arguments: list[str]) -> int:
         return _fail("interrupted", 3)
     except Exception as error:
         traceback.print_exc()
-        return _fail(f"the run broke: {type(error).__name__}: {one_line(error)}", 3)
+        return _fail(f"stopped by an error: {type(error).__name__}: {one_line(error)}", 3)
 
 
 def _fail(line: object, status: int) -> int:

@@ -40,10 +40,10 @@ def endpoint_of(values: cli_flags.FlagSet) -> models.Endpoint | None:
             )
         pattern = r"[\w.:-]+" if name == names[0] else r"[\w-]+"
         if not re.fullmatch(pattern, value, re.ASCII):
-            raise UsageError(f"--{name} {value} cannot be the name of one")
+            raise UsageError(f"--{name} {value} is not a valid name")
     for name in ("model_path", "engine", "device", "precision"):
         if values[name].value != values[name].default:
-            raise UsageError(f"--{name} means nothing together with --endpoint_id")
+            raise UsageError(f"--{name} cannot be used with --endpoint_id")
     return models.Endpoint(*given)
 
 

@@ -228,7 +228,7 @@ def _require_watchable(values: cli_flags.FlagSet, runner: str) -> None:
             "job each round: leave --watch out and run the command again when images have arrived"
         )
     if values.limit:
-        raise UsageError("--watch embeds all that arrives: leave --limit out")
+        raise UsageError("--limit cannot be used with --watch, which embeds all new images")
 
 
 def find(

@@ -84,7 +84,9 @@ def find_images(
     if not paths or (not is_listed and not _holds_an_image(paths)):
         if may_be_empty:
             return []
-        raise UsageError(f"no image found: {input_list or input_path} holds no DICOM, PNG or JPEG")
+        raise UsageError(
+            f"no image found: {input_list or input_path} has no DICOM, PNG or JPEG file"
+        )
     root = _common_folder(paths) if root is None else root
     refs = [_ref(path, root, layout, is_listed, archives) for path in paths]
     archives.locations.clear()  # the references have them

@@ -136,11 +136,11 @@ def test_what_the_model_sees(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "name one file: cxr-embed inspect FILE"),
-        (["{file}", "{file}"], "name one file"),
-        (["{file}", "--input_path={file}"], "name one file"),
+        ([], "pass one file: cxr-embed inspect FILE"),
+        (["{file}", "{file}"], "pass one file"),
+        (["{file}", "--input_path={file}"], "pass one file"),
         (["{folder}/none.dcm"], "none.dcm does not exist"),
-        (["{folder}"], "is a folder: name one file in it"),
+        (["{folder}"], "is a folder: pass one file in it"),
         (["{file}", "--output_path=x.jpg"], "must end in .png"),
         (["{file}", "--output_path=/proc/none/x.png"], "/proc/none/x.png cannot be written"),
         (["{file}", "--sise=3"], "unknown flag --sise; did you mean --size?"),

@@ -89,11 +89,11 @@ def test_help_shows_every_flag_and_default(capsys: pytest.CaptureFixture[str]) -
                 "endpoint_location": "x.org/",
                 "model_path": None,
             },
-            "--endpoint_location x.org/ cannot be the name of one",
+            "--endpoint_location x.org/ is not a valid name",
         ),
         (
             {"endpoint_id": "1", "embeddings_project": "p", "endpoint_location": "europe-west4"},
-            "--model_path means nothing together with --endpoint_id",
+            "--model_path cannot be used with --endpoint_id",
         ),
         ({"model_config": "elixr_v9"}, "one of the included configs"),
         ({"ovewrite": True}, "unknown flag --ovewrite; did you mean --overwrite?"),
@@ -199,7 +199,7 @@ def test_what_breaks_is_status_3(capsys: pytest.CaptureFixture[str]) -> None:
         raise RuntimeError("disk on fire")
 
     assert cli_main.guarded(broken, []) == 3
-    assert "cxr-embed: the run broke: RuntimeError: disk on fire" in capsys.readouterr().err
+    assert "cxr-embed: stopped by an error: RuntimeError: disk on fire" in capsys.readouterr().err
 
 
 def test_help_is_quick_to_import() -> None:

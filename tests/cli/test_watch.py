@@ -339,7 +339,7 @@ def test_an_image_of_a_service_that_does_not_answer_is_tried_again(watched: Watc
     [
         ({"watch": -1}, "watch"),
         ({"watch": "nan"}, "--watch nan: pass a number of seconds"),
-        ({"limit": 5}, "leave --limit out"),
+        ({"limit": 5}, "--limit cannot be used with --watch"),
         ({"runner": "PrismRunner"}, "not with --runner=PrismRunner"),
         ({"input_path": "/nowhere"}, "/nowhere does not exist"),
         ({"model_path": "/nowhere"}, "--model_path /nowhere does not exist"),
