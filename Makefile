@@ -11,7 +11,7 @@ CONVERTING := $(VENV)/.converting
 INSTALL = install() { $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e "$$1" || $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e "$$1"; }; install
 
 DEMO ?= demo
-# Tests that run at a time, one more than cores since many of them wait; none needs more than 2 GB.
+# Processes of tests, one more than cores since many tests wait. Each takes 2 GB, and one 6 GB for the real EfficientNet-L2.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
@@ -45,20 +45,24 @@ demo: $(INSTALLED) ## embeds real radiographs with the reference EfficientNet-L2
 	@echo
 	@echo "A page about these embeddings, to open in a browser: $(abspath $(DEMO))/report.html"
 
-test: lint test-fast ## lint, types and all tests
-	$(BIN)/pytest -m "slow and not convert" -n 2 -p no:cacheprovider --durations=5
+# A file stays in one process, which makes what its tests share once; the order is in tests/conftest.py.
+# There is a process for each core already, so that linear algebra gets one thread.
+PYTEST = OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --dist loadfile --no-loadscope-reorder
+
+test: lint ## lint, types and all tests
+	$(PYTEST) -m "not convert" -n $(JOBS) --durations=10
 
 test-fast: $(INSTALLED) ## the tests without the real EfficientNet-L2
-	$(BIN)/pytest -m "not slow and not convert" -n $(JOBS) --durations=10
+	$(PYTEST) -m "not slow and not convert" -n $(JOBS) --durations=10
 
 $(CONVERTING): $(INSTALLED)
 	$(INSTALL) '.[test,convert,test-convert,onnx]'
 	@touch $@
 
 COMPARED ?= convert
-# Without pytest's capture of the log: it makes PyTorch log each step of an export.
+# Without pytest's capture of the log, which makes PyTorch log each step of an export. The exports, which take longest, come first.
 test-convert: $(CONVERTING) ## what compares with PyTorch; installs it, 6 GB
-	$(BIN)/pytest -m "$(COMPARED)" -n 2 -p no:logging -p no:cacheprovider --durations=10
+	$(BIN)/pytest -m "$(COMPARED)" -n 2 -p no:logging -p no:cacheprovider --durations=10 $$(grep -rl --include="test_*.py" "mark.convert" tests | sort -r)
 
 lint: $(INSTALLED) ## style, format and types
 	$(BIN)/ruff check .

@@ -44,7 +44,7 @@ def running(command: list[str], port: int) -> Iterator[str]:
     """Runs a server on a port of the loopback; yields its address once it answers."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port), 1).close()

@@ -34,7 +34,20 @@ if find_spec("triton"):  # PyTorch's compiler: importing it after TensorFlow cra
     importlib.import_module("triton")
 
 
+# What takes longest starts first: at the end it would keep one process busy, and the others idle.
+FIRST = (
+    "tests/integration/test_reference_model.py", "tests/test_docs.py", "tests/test_notebook.py",
+    "tests/models/test_devices.py", "tests/integration/", "tests/imaging/test_decoder_process.py",
+    "tests/cli/", "tests/pipeline/", "tests/storage/",
+)  # fmt: skip
+
+
+def place_in_order(item: pytest.Item) -> int:
+    return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=place_in_order)
     missing = [name for name in CONVERT if find_spec(name) is None]
     if missing:
         skip = pytest.mark.skip(reason=f"run by make test-convert; missing: {', '.join(missing)}")

@@ -89,7 +89,7 @@ class Orthanc:
             self._process = subprocess.Popen(
                 ["Orthanc", str(self._folder / "orthanc.json")], stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 self._open("/system")

@@ -21,6 +21,10 @@ from cxr_embed.imaging.decode_worker import READY, write_whole
 
 _START_SECONDS = 120
 
+# A child's pipe closes before the child has ended: its memory is freed last, which takes time on a
+# busy machine.
+_END_SECONDS = 30
+
 # A shared file that has grown beyond this is emptied after use.
 _KEPT_BYTES = 64 << 20
 
@@ -68,6 +72,7 @@ class Child:
     def __init__(self) -> None:
         self._shared = _memory_file()
         self._map: mmap.mmap | None = None
+        self._is_ending = False
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-P", "-c", _BOOTSTRAP, json.dumps(sys.path),
@@ -120,6 +125,7 @@ class Child:
         try:
             cast(Any, self._process.stdin).write(json.dumps(request).encode() + b"\n")
         except BrokenPipeError:
+            self._is_ending = True
             raise Lost from None
         answer = json.loads(self._read_line(patience))
         if "reason" in answer:
@@ -153,6 +159,7 @@ class Child:
                 raise Lost
             part = os.read(descriptor, 4096)
             if not part:
+                self._is_ending = True
                 raise Lost
             line += part
         return line
@@ -167,7 +174,7 @@ class Child:
     def end(self) -> int | None:
         """Closes a child that was lost; returns its exit status, None where it took too long."""
         try:
-            self._process.wait(1)  # its pipe closes a moment before the process ends
+            self._process.wait(_END_SECONDS if self._is_ending else 0)
         except subprocess.TimeoutExpired:
             self.close()
             return None

@@ -114,7 +114,7 @@ def test_a_killed_pack_leaves_nothing_that_looks_whole(tmp_path: Path, start: An
     )
     command = [sys.executable, "-c", code, "pack", f"--input_path={tmp_path / 'out'}"]
     with subprocess.Popen([*command, f"--output_path={packed}"], stdout=subprocess.DEVNULL) as one:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not list(packed.glob("data/*.parquet")) and one.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)

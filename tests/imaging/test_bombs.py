@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from cxr_embed.imaging.image_files import read_image
 # ru_maxrss would count what the test process held when it forked; VmHWM starts anew. A child
 # that was killed at its limit leaves no trace, and then its limit is what bounds it.
 READ = """
-import sys, time
+import os, sys
 from cxr_embed.imaging import decoder_child
 from cxr_embed.errors import ImageRejected
 from cxr_embed.imaging.image_files import read_image
@@ -35,15 +34,19 @@ def peak(pid):
     lines = open(f"/proc/{pid}/status").read().splitlines()
     return next((int(line.split()[1]) for line in lines if "VmHWM" in line), 0)
 
+def seconds_of(pid):
+    fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # of its ended children, too
+
 data = open(sys.argv[1], "rb").read()
-started = time.monotonic()
+started = seconds_of("self")
 try:
     end = f"pixels {read_image(data).pixels.shape}"
 except ImageRejected as rejected:
     end = rejected.reason
-seconds = time.monotonic() - started
-children = [peak(child.pid) for child in decoder_child.children if child.is_alive]
-print(end, round(seconds, 2), peak("self") + sum(children))
+alive = [child.pid for child in decoder_child.children if child.is_alive]
+seconds = seconds_of("self") - started + sum(map(seconds_of, alive))
+print(end, round(seconds, 2), peak("self") + sum(map(peak, alive)))
 """
 
 
@@ -78,9 +81,22 @@ def jpegls_claiming(rows: int, columns: int) -> bytes:
     return bytes(stream)
 
 
-def deflated_zeros(megabytes: int, wbits: int) -> bytes:
-    bomb = zlib.compressobj(9, wbits=wbits)
-    return b"".join(bomb.compress(bytes(1 << 20)) for _ in range(megabytes)) + bomb.flush()
+def deflated_zeros(megabytes: int) -> bytes:
+    """Every megabyte is compressed by itself, and so all are the same bytes."""
+    bomb = zlib.compressobj(9, wbits=-15)
+    megabyte = bomb.compress(bytes(1 << 20)) + bomb.flush(zlib.Z_FULL_FLUSH)
+    return megabyte * megabytes + bomb.flush()
+
+
+def gzipped(start: bytes, megabytes: int) -> bytes:
+    """A gzip file (RFC 1952) of some bytes and that many megabytes of zeros."""
+    head = zlib.compressobj(1, wbits=-15)
+    stream = head.compress(start) + head.flush(zlib.Z_FULL_FLUSH) + deflated_zeros(megabytes)
+    checksum = zlib.crc32(start)
+    for _ in range(megabytes):
+        checksum = zlib.crc32(bytes(1 << 20), checksum)
+    size = len(start) + (megabytes << 20)
+    return b"\x1f\x8b\x08" + bytes(7) + stream + struct.pack("<II", checksum, size)
 
 
 def deflated_bomb() -> bytes:
@@ -89,7 +105,7 @@ def deflated_bomb() -> bytes:
     data = as_bytes(dataset)
     position = 132  # the file meta group is as long as its first element gives
     (length,) = struct.unpack_from("<I", data, position + 8)
-    return data[: position + 12 + length] + deflated_zeros(1_000, -15)
+    return data[: position + 12 + length] + deflated_zeros(1_000)
 
 
 def rle_that_expands() -> bytes:
@@ -101,8 +117,8 @@ def rle_that_expands() -> bytes:
 
 BOMBS = {
     "deflate": (deflated_bomb, {"too_large"}),
-    "gzip": (lambda: gzip.compress(make_dicom() + bytes(1 << 30), 1), {"too_large"}),
-    "gzip_of_nothing": (lambda: gzip.compress(bytes(1 << 30), 1), {"not_an_image"}),
+    "gzip": (lambda: gzipped(make_dicom(), 1024), {"too_large"}),
+    "gzip_of_nothing": (lambda: gzipped(b"", 1024), {"not_an_image"}),
     "rows_and_columns": (lambda: make_dicom(Rows=65535, Columns=65535), {"too_large"}),
     "jpeg2000_claims_another_size": (
         lambda: compressed(JPEG2000Lossless, jpeg2000_claiming(65535, 65535, 65535), 72, 64),
@@ -140,11 +156,11 @@ def test_it_ends_within_ten_seconds_and_a_gigabyte(name: str, tmp_path: Path) ->
     path = tmp_path / "bomb.dcm"
     path.write_bytes(make())
     done = subprocess.run(
-        [sys.executable, "-c", READ, path], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", READ, path], capture_output=True, text=True, check=True, timeout=300
     )
     end, seconds, kilobytes = done.stdout.rsplit(maxsplit=2)
     assert end in reasons
-    assert float(seconds) < 30  # by the clock, on a machine that may be busy; idle: below 10
+    assert float(seconds) < 30  # of processors; on one that is not shared and not slow: below 10
     assert int(kilobytes) < 1_000_000
 
 

@@ -203,7 +203,7 @@ def test_a_killed_run_is_taken_up_again(
     with subprocess.Popen(
         command(output_path=output, **flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(output.glob("*.tfrecord"))) < 20 and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)

@@ -254,7 +254,7 @@ def test_a_killed_run_is_taken_up_again(
         with subprocess.Popen(
             command(**flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while len(records(output)) < 10 and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)

@@ -25,12 +25,12 @@ from cxr_embed.runs.tables import ShardWriter, merge
 from cxr_embed.storage import find_images as sources
 from cxr_embed.storage import gcs_client
 
-COUNT = 500
+COUNT = 200
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    """The emulator's address, with 500 images in gs://bucket/in."""
+    """The emulator's address, with 200 images in gs://bucket/in."""
     with emulator() as address, spoken_to(address):
         numbers = np.random.default_rng(0)
 
@@ -89,10 +89,10 @@ def test_a_killed_run_is_taken_up_again(
     with subprocess.Popen(
         command(**flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while sum(1 for _ in storage.list_files(output)) < 20 and process.poll() is None:
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     found = records_in(output)
@@ -156,8 +156,8 @@ def test_large_files_are_fetched_over_a_bad_line(service: str, tmp_path: Path) -
         storage.download("gs://bucket/weights", tmp_path / "weights", "AAAAAA==")
 
 
-def test_a_hundred_thousand_objects_are_listed_page_by_page() -> None:
-    huge = HugeBucket(100_000)
+def test_many_objects_are_listed_page_by_page() -> None:
+    huge = HugeBucket(20_000)  # 100,000 take no more memory
     with huge.open() as address, spoken_to(address):
         next(storage.list_files("gs://bucket/files"))  # imports and connects
         huge.requests = 0
@@ -167,9 +167,9 @@ def test_a_hundred_thousand_objects_are_listed_page_by_page() -> None:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert count == 100_000
-    assert huge.requests == 100
-    assert peak < 8 << 20  # 1.6 MB; all of the client's objects at a time are 85 MB
+    assert count == 20_000
+    assert huge.requests == 20
+    assert peak < 6 << 20  # 1.6 MB; all of the client's objects at a time are 17 MB
 
 
 def test_a_limit_ends_the_listing_early() -> None:

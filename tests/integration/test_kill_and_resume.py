@@ -1,4 +1,4 @@
-"""SIGKILL and Ctrl-C at any moment: the next run ends with what an undisturbed one gives."""
+"""SIGKILL at any moment: the next run ends with what an undisturbed one gives."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import GRADIENT, make_dicom
-from running import all_files, command, manifest, records, run_here
+from running import all_files, command, records, run_here
 
 from cxr_embed.elements import CONFIG_NAME
 
-COUNT = 150
+COUNT = 100
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +25,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def disturb(images: Path, output: Path, model: Path, after: int, sign: signal.Signals) -> int:
-    """Starts a run, sends it a signal once so many records stand, and returns its exit status."""
+def kill(images: Path, output: Path, model: Path, after: int) -> None:
+    """Starts a run and kills it once so many records stand."""
     with subprocess.Popen(
         command(input_path=images, output_path=output, model_path=model),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while len(list(output.glob("*.tfrecord"))) < after and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
-        process.send_signal(sign)
-        return process.wait()
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_a_killed_run_is_taken_up_again(
@@ -48,8 +48,8 @@ def test_a_killed_run_is_taken_up_again(
     whole = records(tmp_path / "undisturbed")
     assert len(whole) == COUNT
     output = tmp_path / "killed"
-    for after in (1, 60):
-        assert disturb(images, output, small_model, after, signal.SIGKILL) == -signal.SIGKILL
+    for after in (1, 40):
+        kill(images, output, small_model, after)
         standing = records(output)
         assert len(standing) < COUNT
         assert standing.items() <= whole.items()
@@ -57,14 +57,3 @@ def test_a_killed_run_is_taken_up_again(
     assert ran.status == 0
     assert records(output) == whole
     assert all_files(output) == {*whole, CONFIG_NAME}
-
-
-def test_an_interrupted_run_writes_its_tables_and_says_so(
-    images: Path, tmp_path: Path, small_model: Path
-) -> None:
-    output = tmp_path / "out"
-    assert disturb(images, output, small_model, 5, signal.SIGINT) == 3
-    counts = manifest(output)["counts"]
-    assert counts["embedded"] == len(records(output))
-    assert counts["embedded"] + counts["not_attempted"] == COUNT
-    assert counts["not_attempted"] > 0

@@ -237,7 +237,7 @@ def test_a_killed_run_is_taken_up_again(
             command(**flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process,
     ):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while (
             sum(1 for path in line.paths if path.endswith(RECORD_SUFFIX)) < 10
             and process.poll() is None

@@ -229,19 +229,25 @@ def test_workers_in_processes_of_their_own_give_the_same_records(
 ) -> None:
     program = tmp_path / "foreign.py"
     program.write_text(FOREIGN)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        images = pipeline | beam.Create(paths) | EmbedImages(str(tiny_model))
+        _ = images.embeddings | WriteRecords(str(tmp_path / "here"))
+
+    run(build)
     worker = f"exec {sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
     elsewhere = [
         "--runner=PortableRunner", "--job_endpoint=embed",
         "--environment_type=beam:env:harness_subprocess_python:v1",
         f"--environment_config={worker}",
     ]  # fmt: skip
-    found = []
-    for name, arguments in (("here", ["--runner=FnApiRunner"]), ("apart", elsewhere)):
-        output = tmp_path / name
-        subprocess.run(
-            [sys.executable, program, tiny_model, output, " ".join(paths), *arguments],
-            check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-        found.append({path.name: path.read_bytes() for path in output.glob("*.tfrecord")})
-    assert len(found[0]) == COUNT
-    assert found[0] == found[1]
+    subprocess.run(
+        [sys.executable, program, tiny_model, tmp_path / "apart", " ".join(paths), *elsewhere],
+        check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    here, apart = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.tfrecord")}
+        for name in ("here", "apart")
+    )
+    assert len(here) == COUNT
+    assert here == apart
