@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import terminal
 from written import mimic_path, values, write_output
 
 from cxr_embed.cli import pack, progress
@@ -92,14 +91,11 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
 
 
 def test_a_terminal_gets_a_bar(output: Path, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    done = subprocess.run(
+    printed, shown = terminal.run(
         [sys.executable, "-c", "from cxr_embed.cli.main import run; run()", "pack",
-         f"--input_path={output}", f"--output_path={tmp_path / 'packed'}"],
-        stderr=theirs, stdout=subprocess.PIPE, check=True,
+         f"--input_path={output}", f"--output_path={tmp_path / 'packed'}"]
     )  # fmt: skip
-    shown = os.read(ours, 1 << 16).decode(errors="replace")
-    assert b"30, 8 floats each" in done.stdout
+    assert b"30, 8 floats each" in printed
     assert "packing" in shown
     assert "30/30" in shown
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
 import sys
 import time
 
 import pytest
+import terminal
 
 from cxr_embed.cli import progress
 from cxr_embed.runs.progress import Progress
@@ -25,23 +23,8 @@ from cxr_embed.runs.progress import Progress
 
 def on_a_terminal(code: str, columns: int = 140) -> list[str]:
     """Returns each line of the display of a child process that runs `code`."""
-    ours, theirs = pty.openpty()
-    try:
-        subprocess.run(
-            [sys.executable, "-c", COUNTS + code], stderr=theirs, check=True,
-            env={**os.environ, "COLUMNS": str(columns), "TERM": "xterm"},
-        )  # fmt: skip
-    finally:
-        os.close(theirs)
-    shown = b""
-    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123
-        while True:
-            try:
-                part = terminal.read(1 << 16)
-            except OSError:  # the other side is closed
-                break
-            shown += part
-    lines = re.split(r"[\r\n]+", ANSI.sub("", shown.decode()))
+    _, shown = terminal.run([sys.executable, "-c", COUNTS + code], columns)
+    lines = re.split(r"[\r\n]+", ANSI.sub("", shown))
     return [line.strip() for line in lines if line.strip()]
 
 
