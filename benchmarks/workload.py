@@ -22,9 +22,9 @@ from make_sample_dicoms import make_dataset
 
 from cxr_embed.elements import ImageRef
 from cxr_embed.models import ModelSettings
-from cxr_embed.runs.execute import Result, execute
+from cxr_embed.runs.execute import Result, execute_run
 from cxr_embed.runs.fingerprint import make_fingerprint
-from cxr_embed.runs.plan import Job, Plan
+from cxr_embed.runs.plan import Job, Plan, RunPlan
 
 ROOT = Path(__file__).resolve().parent.parent
 _DIFFERENT = 40
@@ -158,7 +158,8 @@ def run_job_here(
         model_sha256=model.content, model_config=model.config.as_dict(), rendering=job.rendering,
         precision=model.precision, engine=model.engine,
     )  # fmt: skip
-    result = execute(Plan(job, job.refs, [], [], fingerprint, fingerprint), lambda _: None, watch)
+    plan = Plan(job, job.refs, [], [], fingerprint, fingerprint)
+    (result,) = execute_run(RunPlan(job, [plan]), lambda _: None, watch)
     if result.counts["embedded"] != len(refs):
         raise RuntimeError(f"{result.counts}, {result.failed}, {result.skipped}") from result.error
     return result

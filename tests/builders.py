@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,3 +91,10 @@ def as_bytes(dataset: Dataset) -> bytes:
 def make_dicom(pixels: np.ndarray = GRADIENT, **elements: Any) -> bytes:
     """Returns `make_dataset` as the bytes of a file."""
     return as_bytes(make_dataset(pixels, **elements))
+
+
+def write_images(folder: Path, count: int) -> Path:
+    """Writes different small radiographs, 000.dcm and so on; returns the folder."""
+    for number in range(count):
+        (folder / f"{number:03d}.dcm").write_bytes(make_dicom(np.roll(GRADIENT, 31 * number)))
+    return folder

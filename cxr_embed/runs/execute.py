@@ -68,11 +68,6 @@ class Result:
         return ended / self.seconds if self.seconds else 0.0
 
 
-def execute(plan: Plan, log: Log, watch: Watch) -> Result:
-    """Executes the plan of a single output; see `execute_run`."""
-    return execute_run(RunPlan(plan.job, [plan]), log, watch)[0]
-
-
 def execute_run(run: RunPlan, log: Log, watch: Watch) -> list[Result]:
     """Executes a plan.
 

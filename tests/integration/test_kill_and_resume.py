@@ -7,9 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from builders import GRADIENT, make_dicom
+from builders import write_images
 from running import all_files, command, records, run_here
 
 from cxr_embed.elements import CONFIG_NAME
@@ -19,10 +18,7 @@ COUNT = 100
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("in")
-    for number in range(COUNT):
-        (folder / f"{number:03d}.dcm").write_bytes(make_dicom(np.roll(GRADIENT, 31 * number)))
-    return folder
+    return write_images(tmp_path_factory.mktemp("in"), COUNT)
 
 
 def kill(images: Path, output: Path, model: Path, after: int) -> None:

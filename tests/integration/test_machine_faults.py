@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from builders import GRADIENT, make_dicom
+from builders import write_images
 from running import Ran, arguments_of, command, manifest, records, run_apart, run_here, table
 
 COUNT = 60
@@ -23,10 +22,7 @@ COUNT = 60
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("in")
-    for number in range(COUNT):
-        (folder / f"{number:03d}.dcm").write_bytes(make_dicom(np.roll(GRADIENT, 31 * number)))
-    return folder
+    return write_images(tmp_path_factory.mktemp("in"), COUNT)
 
 
 def save_model(folder: Path, body: Any) -> Path:

@@ -15,10 +15,10 @@ from builders import GRADIENT, make_dicom
 from cxr_embed.elements import ImageRef, dicom_id_of
 from cxr_embed.errors import MachineFault, UsageError
 from cxr_embed.models import ModelSettings
-from cxr_embed.runs.execute import Result, execute
+from cxr_embed.runs.execute import Result, execute_run
 from cxr_embed.runs.fingerprint import CONFIG_NAME
 from cxr_embed.runs.folder import read_manifest, runs_in
-from cxr_embed.runs.plan import Job, make_plan
+from cxr_embed.runs.plan import Job, RunPlan, make_plan
 from cxr_embed.runs.progress import Progress
 from cxr_embed.runs.tables import TABLES, read_table
 
@@ -49,7 +49,8 @@ class Runner:
         refs = [ImageRef(path, dicom_id_of(path), is_listed=True) for path in paths]
         job = Job(refs, str(self.output), ModelSettings(str(self.model)), **settings)
         self.plan = make_plan(job, self.lines.append)
-        return execute(self.plan, self.lines.append, self.watch)
+        (result,) = execute_run(RunPlan(job, [self.plan]), self.lines.append, self.watch)
+        return result
 
     @contextlib.contextmanager
     def watch(self, progress: Progress, count: int) -> Iterator[None]:
