@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,6 +20,16 @@ COMMON_FLAGS = {
 
 # What is not a place: models of the Hub have checks of their own.
 _OTHER_ADDRESSES = ("hf://",)
+
+# absl's words for a wrong value, and ours.
+_PLAIN = (
+    (r"^flag (?=--)", ""),
+    (r"invalid literal for int\(\) with base 10: .*", "pass a whole number"),
+    (r"could not convert string to float: .*", "pass a number"),
+    (r"\('Non-boolean argument to boolean flag', .*\)", "pass true or false"),
+    (r"^ERROR:: Unable to open flagfile: \[Errno \d+\] (.*): '(.*)'$", r"--flagfile \2: \1"),
+    (r"value should be one of <(.*)>", r"pass one of \1"),
+)
 
 HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
@@ -123,11 +134,18 @@ def parse(values: flags.FlagValues, arguments: list[str]) -> list[str]:
     try:
         rest = list(values(["cxr-embed", *arguments], known_only=True)[1:])
     except flags.Error as error:
-        raise UsageError(one_line(error)) from error
+        raise UsageError(_plain(one_line(error))) from error
     _check_places(values)
     if values.gcs_billing_project:
         storage.configure(replace(storage.settings(), billing_project=values.gcs_billing_project))
     return rest
+
+
+def _plain(message: str) -> str:
+    """Returns absl's message about a wrong value without Python's terms."""
+    for pattern, plain in _PLAIN:
+        message = re.sub(pattern, plain, message)
+    return message
 
 
 def _check_places(values: flags.FlagValues) -> None:

@@ -23,7 +23,10 @@ def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
     values = cli_flags.FlagSet()
 
-    values.text("input_path", "embeddings: an output of the main job, local or in a bucket")
+    values.text(
+        "input_path",
+        "an output of the main job or a packed data set, local, in a bucket or in an archive",
+    )
     values.text(
         "output_path",
         "the page to write, .html, local or in a bucket; an existing file is replaced",

@@ -1,4 +1,4 @@
-"""`cxr-embed search`: the images most alike to one."""
+"""`cxr-embed search`: the images most similar to one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _MOST_THREADS = 8
 def make_flags() -> cli_flags.FlagSet:
     """Returns the verb's flags, unparsed."""
     values = cli_flags.FlagSet()
-    values.text("input_path", "embeddings: an output of the main job, local or in a bucket")
+    values.text(
+        "input_path",
+        "an output of the main job or a packed data set, local, in a bucket or in an archive",
+    )
     values.text(
         "query",
         "a dicom id or path of an image in --input_path, a record file, or an image file, which is "

@@ -47,7 +47,7 @@ class Embeddings:
         image_ids: paths or URIs of the inputs, the feature `image/id`.
         values: float32 of shape (n, d).
 
-    Example:
+    Examples:
         >>> vectors = np.array([[1, 0], [0, 2], [3, 1]], np.float32)
         >>> found = Embeddings(["a", "b", "c"], ["in/a.dcm", "in/b.dcm", "in/c.dcm"], vectors)
         >>> found.nearest("a", k=1)[0].image_id
@@ -101,14 +101,14 @@ class Embeddings:
         return Embeddings(self.ids, self.image_ids, normalise(self.values.copy()))
 
     def nearest(self, key: str, k: int = 10) -> list[Neighbour]:
-        """Finds the images most alike to one of these.
+        """Finds the images most similar to one of these.
 
         Args:
             key: what `row_of` takes.
             k: how many, fewer where there are fewer.
 
         Returns:
-            The nearest by cosine, most alike first, without the image itself. Exact.
+            The nearest by cosine, most similar first, without the image itself. Exact.
 
         Raises:
             UsageError: no such image, or several.
@@ -117,7 +117,7 @@ class Embeddings:
         return self._neighbours(self.values[row], k, row)
 
     def nearest_to(self, vector: np.ndarray, k: int = 10) -> list[Neighbour]:
-        """Finds the images most alike to an embedding of shape (d,); see `nearest`.
+        """Finds the images most similar to an embedding of shape (d,); see `nearest`.
 
         Raises:
             UsageError: the vector has another size than these embeddings.

@@ -63,7 +63,7 @@ def nearest(
     groups: Groups | None = None,
     engine: str = "exact",
 ) -> Neighbours:
-    """Finds the k rows of `values` that are most alike to each query by cosine.
+    """Finds the k rows of `values` that are most similar to each query by cosine.
 
     Args:
         values: float32 of shape (n, d). It is not copied.
@@ -77,7 +77,7 @@ def nearest(
         engine: one of `ENGINES`; `auto` is FAISS for many queries where it is installed.
 
     Returns:
-        The neighbours. A vector without length is alike to nothing: cosine 0.
+        The neighbours. A vector of length 0 is similar to nothing: cosine 0.
 
     Raises:
         UsageError: FAISS was asked for and is not installed.

@@ -79,7 +79,7 @@ def read_dicom_image(
         cover: as in `cxr_embed.imaging.image_files.read_image`.
 
     Returns:
-        The radiograph: uint8 or uint16 pixels of shape (rows, columns), bright = dense.
+        The radiograph, uint8 or uint16 pixels of shape (rows, columns), bright = dense.
 
     Raises:
         ImageRejected: the image is not rendered; `reason` gives the cause. With

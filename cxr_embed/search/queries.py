@@ -108,7 +108,7 @@ def _row_of(query: str, embeddings: Embeddings) -> int | None:
 
 def _hint(query: str, embeddings: Embeddings) -> str:
     near = difflib.get_close_matches(query, embeddings.ids, 1) if len(embeddings) < 100_000 else []
-    return f"; did you mean {near[0]}?" if near else f", such as {embeddings.ids[0]}"
+    return f"; did you mean {near[0]}?" if near else f"; an id is, for example, {embeddings.ids[0]}"
 
 
 def _is_there(path: str) -> bool:

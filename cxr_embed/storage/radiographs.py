@@ -37,7 +37,7 @@ def read_radiograph(
             is present and is neither AP nor PA.
 
     Returns:
-        The radiograph: uint8 or uint16 pixels of shape (rows, columns), bright = dense.
+        The radiograph, uint8 or uint16 pixels of shape (rows, columns), bright = dense.
 
     Raises:
         ImageRejected: the image is not rendered; `stage`, `reason` and `detail` give the cause.

@@ -52,3 +52,26 @@ class TestEveryVerb:
                 assert message.startswith(f"cxr-embed: --{name}: this ")
                 assert "Geheim" not in message
                 assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "what_to_do"),
+    [
+        ("--limit=x", "--limit=x: pass a whole number"),
+        ("--watch=x", "--watch=x: pass a number"),
+        ("--overwrite=x", "--overwrite=x: pass true or false"),
+        ("--engine=x", "--engine=x: pass one of tensorflow|openvino|onnxruntime"),
+        ("--flagfile=absent.flags", "--flagfile absent.flags: No such file or directory"),
+    ],
+)
+def test_a_wrong_value_is_named_in_plain_words(
+    flag: str, what_to_do: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli_main.main(["run", flag]) == 2
+    assert capsys.readouterr().err == f"cxr-embed: {what_to_do}\n"
+
+
+def test_help_shows_how_to_turn_a_switch_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_main.main(["train", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: on; off with --nocalibrate)" in shown
