@@ -1,7 +1,7 @@
 """Tells a machine's fault from an image's: the one place where that is decided.
 
 An image's fault is what one image can cause: it becomes a row of `failures.csv`. A machine's fault
-is what any image would meet: it becomes a `MachineFault`, and the work ends.
+is what would affect any image: it becomes a `MachineFault`, and the work ends.
 """
 
 from __future__ import annotations

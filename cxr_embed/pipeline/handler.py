@@ -61,8 +61,8 @@ class EmbeddingModelHandler(ModelHandler[Any, Any, SharedModel]):
     model with several outputs, a list with an `Embedding` for each one that the reference names.
 
     A process holds a model once, however many handlers and threads ask for it; its calls are one
-    at a time. One bad image of a batch costs no other image its embedding. What any image would
-    meet (no memory, a lost device, 16 failures in a row) raises `MachineFault`.
+    at a time. One bad image of a batch costs no other image its embedding. What would affect any
+    image (no memory, a lost device, 16 failures in a row) raises `MachineFault`.
 
     Args:
         settings: which model, and how to run it.

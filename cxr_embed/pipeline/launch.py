@@ -79,7 +79,7 @@ def run(
         on_counters: called now and then with a remote job's counters; False cancels the job.
 
     Raises:
-        MachineFault: the work ended for a reason that any image would meet.
+        MachineFault: the work ended for a reason that would affect any image.
         Exception: the runner's own.
     """
     options = PipelineOptions(list(beam_arguments))

@@ -42,7 +42,7 @@ class ReadRadiographs(beam.PTransform):
 
     Several images are read at a time, in threads, and the next ones are read while later steps
     work. The order within a bundle is kept. An image that cannot be read costs no other image;
-    what any image would meet (no memory, no file handles) fails the bundle with `MachineFault`.
+    what would affect any image (no memory, no file handles) fails the bundle with `MachineFault`.
 
     Args:
         rendering: `cxr_foundation` or `dicom`, see `cxr_embed.read_radiograph`.

@@ -35,7 +35,7 @@ class WriteResult(NamedTuple):
 class WriteRecords(beam.PTransform):
     """Writes one `<dicom_id>.tfrecord` for each embedding: `Embedding` in, `WriteResult` out.
 
-    A record appears whole or not at all. What any record would meet (a full disk, no permission)
+    A record appears whole or not at all. What would affect any record (a full disk, no permission)
     fails the bundle with `MachineFault`. An embedding of one of several outputs goes into a folder
     with the output's name.
 
