@@ -12,7 +12,7 @@ from absl import logging as absl_logging
 from cxr_embed.outcomes import FAILURE_REASONS, SKIP_REASONS
 
 if TYPE_CHECKING:
-    from cxr_embed.runs.execute import Result
+    from cxr_embed.runs.result import Result
 
 
 def set_up_logging(verbosity: int) -> None:

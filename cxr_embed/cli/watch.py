@@ -16,9 +16,10 @@ from cxr_embed.elements import RUNS_FOLDER, ImageRef
 from cxr_embed.errors import PlaceLost, Unreachable, UsageError
 from cxr_embed.models.sharing import shared
 from cxr_embed.runs.arrivals import Arrivals
-from cxr_embed.runs.execute import Result, execute_run, worker_settings
+from cxr_embed.runs.execute import execute_run, worker_settings
 from cxr_embed.runs.folder import files_of
 from cxr_embed.runs.plan import Job, RunPlan, count_of_images, plan_run
+from cxr_embed.runs.result import Result
 from cxr_embed.runs.tables import read_table
 from cxr_embed.storage.search_archives import ArchiveSearch, ImagesIn
 

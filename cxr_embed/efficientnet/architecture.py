@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+FloatArray = npt.NDArray[np.float32]
 Activation = Literal["swish", "relu6"]
 
 # Means and standard deviations are of RGB values in 0..1.

@@ -6,8 +6,7 @@ from collections.abc import MutableMapping
 
 import numpy as np
 
-from cxr_embed.efficientnet.architecture import NORM_PARTS, Convolution
-from cxr_embed.efficientnet.weights import FloatArray
+from cxr_embed.efficientnet.architecture import NORM_PARTS, Convolution, FloatArray
 
 
 def fold(

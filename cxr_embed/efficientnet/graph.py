@@ -14,11 +14,11 @@ from cxr_embed.efficientnet.architecture import (
     EMBEDDING_KERNEL,
     Architecture,
     Block,
+    FloatArray,
     convolutions,
     expand_blocks,
 )
 from cxr_embed.efficientnet.folding import fold
-from cxr_embed.efficientnet.weights import FloatArray
 
 # TensorFlow has no type annotations for mypy.
 Tensor = Any

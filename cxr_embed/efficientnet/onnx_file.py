@@ -18,11 +18,11 @@ from cxr_embed.efficientnet.architecture import (
     Architecture,
     Block,
     Convolution,
+    FloatArray,
     convolutions,
     expand_blocks,
 )
 from cxr_embed.efficientnet.folding import fold
-from cxr_embed.efficientnet.weights import FloatArray
 from cxr_embed.models.onnx.graph_file import import_onnx
 
 GRAPH_FILE = "model.onnx"

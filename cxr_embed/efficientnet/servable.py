@@ -9,8 +9,8 @@ from collections.abc import MutableMapping
 
 import tensorflow as tf
 
-from cxr_embed.efficientnet.architecture import Architecture
-from cxr_embed.efficientnet.graph import FloatArray, FoldedEfficientNet, Tensor
+from cxr_embed.efficientnet.architecture import Architecture, FloatArray
+from cxr_embed.efficientnet.graph import FoldedEfficientNet, Tensor
 
 _ENCODED = "image/encoded"
 _UINT16_MAX = 65535.0

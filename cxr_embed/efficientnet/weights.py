@@ -12,19 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_embed.efficientnet.architecture import (
     EMBEDDING_KERNEL,
     Architecture,
     Convolution,
+    FloatArray,
     convolutions,
     expand_blocks,
     weight_layout,
 )
 from cxr_embed.errors import UsageError
-
-FloatArray = npt.NDArray[np.float32]
 
 # A larger picture would make calibration of L2 need more memory than a laptop has, and
 # would measure the same spread of activations.

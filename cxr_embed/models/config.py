@@ -60,8 +60,6 @@ from typing import Any, NoReturn
 
 from cxr_embed import storage
 from cxr_embed.errors import UsageError, cannot_be_read
-from cxr_embed.models import outputs
-from cxr_embed.models.outputs import NamedOutput
 
 POOLINGS = ("flatten", "mean")
 PREPROCESSINGS = ("elixr_c",)
@@ -141,6 +139,25 @@ class EndpointConfig:
 
 
 @dataclass(frozen=True)
+class NamedOutput:
+    """One of several embeddings. None means that the value is inferred, as for a single one.
+
+    Attributes:
+        name: for people; the embedding's records go into a folder of this name.
+        tensor: the model's name of the output.
+        pooling: see `ModelConfig.pooling`.
+        stage: folder of the stage of a chain that gives the output; None is the last one.
+        embedding_size: expected number of floats.
+    """
+
+    name: str
+    tensor: str | None = None
+    pooling: str | None = None
+    stage: str | None = None
+    embedding_size: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Input and output of a model. None means that the value is inferred from the signature.
 
@@ -185,14 +202,6 @@ class ModelConfig:
     crop: str | None = None
     interpolation: str | None = None
     outputs: tuple[NamedOutput, ...] = ()
-
-    @property
-    def chain(self) -> tuple[StageConfig, ...]:
-        """The stages that have to run; a single model is a chain of one."""
-        if self.outputs:
-            return outputs.stages_of(self)
-        only = StageConfig(signature=self.signature, input=self.input_name, output=self.output_name)
-        return self.stages or (only,)
 
     def as_dict(self) -> dict[str, Any] | None:
         """Returns the values that are set, for the fingerprint; None if all are inferred."""

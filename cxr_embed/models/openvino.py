@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cxr_embed.errors import UsageError, one_line
-from cxr_embed.models import inputs
+from cxr_embed.models import inputs, outputs
 from cxr_embed.models.signature import TensorSpec, image_input, wire
 from cxr_embed.models.tensorflow.kind import SAVED_MODEL
 from cxr_embed.models.tf_example import ExampleInput
@@ -57,7 +57,7 @@ class OpenVinoModel:
             ) from error
         try:
             model = openvino.Core().read_model(settings.local_path)
-            wiring = wire(_specs(model.inputs), _specs(model.outputs), config.chain[0])
+            wiring = wire(_specs(model.inputs), _specs(model.outputs), outputs.chain(config)[0])
             self.input = _require_images(image_input(wiring, config))
             size = embedding_size(wiring, config)
             # OpenVINO picks bfloat16 by itself where the processor has it: set what was asked for.

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-if TYPE_CHECKING:
-    from cxr_embed.models.config import ModelConfig, StageConfig
+from cxr_embed.models.config import ModelConfig, NamedOutput, StageConfig
 
 
-@dataclass(frozen=True)
-class NamedOutput:
-    """One of several embeddings. None means that the value is inferred, as for a single one.
-
-    Attributes:
-        name: for people; the embedding's records go into a folder of this name.
-        tensor: the model's name of the output.
-        pooling: see `ModelConfig.pooling`.
-        stage: folder of the stage of a chain that gives the output; None is the last one.
-        embedding_size: expected number of floats.
-    """
-
-    name: str
-    tensor: str | None = None
-    pooling: str | None = None
-    stage: str | None = None
-    embedding_size: int | None = None
-
-
-def stages_of(config: ModelConfig) -> tuple[StageConfig, ...]:
-    """Returns the stages that have to run for a config with several outputs, in order."""
+def chain(config: ModelConfig) -> tuple[StageConfig, ...]:
+    """Returns the stages that have to run, in order; a single model is a chain of one."""
+    single = StageConfig(
+        signature=config.signature, input=config.input_name, output=config.output_name
+    )
+    if not config.outputs:
+        return config.stages or (single,)
     places = [place_of(config, output) for output in config.outputs]
-    stages = list(config.stages[: max(places) + 1] or replace(config, outputs=()).chain)
+    stages = list(config.stages[: max(places) + 1] or (single,))
     last = stages[-1]
     if last.output is None and last.fetch is None:
         # No other stage reads it: any of the wanted tensors is its output.
@@ -44,7 +28,7 @@ def further_tensors(config: ModelConfig, place: int) -> tuple[str, ...]:
     """Returns the tensors that a stage gives besides its own output, for a config's outputs."""
     if not config.outputs:
         return ()
-    stage = stages_of(config)[place]
+    stage = chain(config)[place]
     names = (o.tensor for o in config.outputs if place_of(config, o) == place and o.tensor)
     return tuple(dict.fromkeys(n for n in names if n not in (stage.output, stage.fetch)))
 

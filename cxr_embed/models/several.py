@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cxr_embed.errors import UsageError
-from cxr_embed.models.config import ModelConfig
-from cxr_embed.models.outputs import NamedOutput, place_of
+from cxr_embed.models.config import ModelConfig, NamedOutput
+from cxr_embed.models.outputs import chain, place_of
 from cxr_embed.models.signature import TensorSpec, Wiring
 from cxr_embed.models.vectors import (
     as_vectors,
@@ -40,7 +40,7 @@ def known_slices(
     Raises:
         UsageError: an output is not one vector per image, or not of the config's size.
     """
-    if any(stage.pool for stage in config.chain) or not fit_together(wirings):
+    if any(stage.pool for stage in chain(config)) or not fit_together(wirings):
         return None
     sizes = []
     for output in config.outputs:

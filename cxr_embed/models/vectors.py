@@ -11,8 +11,7 @@ import numpy as np
 from cxr_embed.errors import UsageError, one_line
 from cxr_embed.faults import machine_fault
 from cxr_embed.models import inputs
-from cxr_embed.models.config import ModelConfig
-from cxr_embed.models.outputs import NamedOutput
+from cxr_embed.models.config import ModelConfig, NamedOutput
 from cxr_embed.models.signature import TensorSpec, Wiring
 from cxr_embed.outcomes import Stage
 from cxr_embed.radiograph import Radiograph

@@ -7,7 +7,6 @@ import datetime
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from cxr_embed.runs.manifest import Conditions, make_manifest
 from cxr_embed.runs.plan import Job, Log, Plan, RunPlan
 from cxr_embed.runs.preparing import prepare_output, reserved_handles, reserved_space
 from cxr_embed.runs.progress import Progress, progress_of
+from cxr_embed.runs.result import Result
 from cxr_embed.runs.run_tables import RunTables
 
 if TYPE_CHECKING:
@@ -33,39 +33,6 @@ if TYPE_CHECKING:
 
 # Displays progress while images are embedded. Receives the counts and the number of images.
 Watch = Callable[[Progress, int], AbstractContextManager[None]]
-
-
-@dataclass
-class Result:
-    """The result of a run.
-
-    Attributes:
-        folder: folder of the tables and the manifest.
-        counts: images `found`, `embedded`, `already_there`, `not_attempted`.
-        skipped: images by reason.
-        failed: images by reason.
-        seconds: wall time of the graph without model loading.
-        ended: why the run ended: `done`, `handed_over`, `interrupted`, `max_failures`,
-            `machine_fault` or `error`.
-        error: the exception that ended the run, if any.
-        handed_over: the template or the job that received the images, if this process does not
-            wait for them.
-    """
-
-    folder: str
-    counts: dict[str, int]
-    skipped: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    ended: str = "done"
-    error: BaseException | None = None
-    handed_over: str = ""
-
-    @property
-    def images_per_second(self) -> float:
-        """Images with an outcome of any kind per second."""
-        ended = self.counts["embedded"] + sum(self.failed.values()) + sum(self.skipped.values())
-        return ended / self.seconds if self.seconds else 0.0
 
 
 def execute_run(run: RunPlan, log: Log, watch: Watch) -> list[Result]:

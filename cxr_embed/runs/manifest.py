@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_embed.runs.fingerprint import package_version
 from cxr_embed.runs.plan import Plan
+from cxr_embed.runs.result import Result
 from cxr_embed.storage.dicomweb_address import shown_query
 
 if TYPE_CHECKING:
     from cxr_embed.pipeline.launch import Metrics
-    from cxr_embed.runs.execute import Result
 
 _REPORTED_PACKAGES = ("cxr-embed", "apache-beam", "tensorflow", "pydicom", "numpy")
 _MICROSECONDS = "_microseconds"

@@ -14,6 +14,7 @@ from cxr_embed.models.config import (
     read_model_config,
     ready_configs,
 )
+from cxr_embed.models.outputs import chain
 
 
 def written(folder: Path, text: str) -> str:
@@ -93,7 +94,7 @@ def test_stages(tmp_path: Path) -> None:
             """,
         )
     )
-    assert config.chain == (
+    assert chain(config) == (
         StageConfig("a", feed="x:0", fetch="y:0", pool=(5, 5)),
         StageConfig("b", input="image_feature", constants=(("ids", 0), ("paddings", 0.5)), batch=1),
     )

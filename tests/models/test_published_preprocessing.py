@@ -14,6 +14,7 @@ import pytest
 import cxr_embed
 from cxr_embed.models.config import read_model_config
 from cxr_embed.models.fit import ModelInput, fit_image
+from cxr_embed.models.outputs import chain
 from cxr_embed.models.signature import TensorSpec, image_input, wire
 from cxr_embed.radiograph import Radiograph
 
@@ -49,7 +50,7 @@ def wanted(config: str, channels: int = 3, **changes: Any) -> ModelInput:
     chosen = dataclasses.replace(read_model_config(config), **changes)
     inputs = {"image": TensorSpec("float32", (None, None, None, channels))}
     outputs = {"embedding": TensorSpec("float32", (None, None))}
-    found = image_input(wire(inputs, outputs, chosen.chain[0]), chosen)
+    found = image_input(wire(inputs, outputs, chain(chosen)[0]), chosen)
     assert isinstance(found, ModelInput)
     return found
 

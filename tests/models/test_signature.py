@@ -8,6 +8,7 @@ from cxr_embed.errors import UsageError
 from cxr_embed.models.config import ModelConfig, StageConfig
 from cxr_embed.models.fit import ModelInput
 from cxr_embed.models.inputs import ImageInput
+from cxr_embed.models.outputs import chain
 from cxr_embed.models.resizing import Resizing
 from cxr_embed.models.signature import (
     TensorSpec,
@@ -34,7 +35,7 @@ def infer(
     inputs: Specs, outputs: Specs, config: ModelConfig | None = None
 ) -> tuple[Wiring, ImageInput, int | None]:
     config = config or ModelConfig()
-    wiring = wire(inputs, outputs, config.chain[0])
+    wiring = wire(inputs, outputs, chain(config)[0])
     return wiring, image_input(wiring, config), embedding_size(wiring, config)
 
 

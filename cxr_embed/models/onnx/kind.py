@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_embed.errors import UsageError
+from cxr_embed.models import outputs
 from cxr_embed.models.config import ModelConfig, StageConfig
 from cxr_embed.models.kinds import ModelKind
 from cxr_embed.models.onnx.graph_file import GraphFacts, read_graph
@@ -107,8 +108,14 @@ def _only_graph(path: str, names: Collection[str]) -> str:
 def _only_stage(config: ModelConfig) -> StageConfig:
     if config.signature:
         raise UsageError("the model config sets signature, which an ONNX graph does not have")
-    stage = config.chain[0]
-    if len(config.chain) > 1 or stage.folder != "." or stage.feed or stage.pool or stage.signature:
+    stage = outputs.chain(config)[0]
+    if (
+        len(outputs.chain(config)) > 1
+        or stage.folder != "."
+        or stage.feed
+        or stage.pool
+        or stage.signature
+    ):
         raise UsageError(
             "an ONNX model is one graph: of [[stage]] it takes one table with input, output, "
             "constants and batch"

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cxr_embed.errors import UsageError, one_line
+from cxr_embed.models import outputs
 from cxr_embed.models.config import StageConfig
 from cxr_embed.models.kinds import ModelKind
 from cxr_embed.models.signature import (
@@ -39,7 +40,7 @@ class SavedModelKind(ModelKind):
 
     def parts(self, settings: ModelSettings) -> list[str]:
         """Returns the folders of the stages. For a single model it may be the path itself."""
-        path, stages = settings.local_path, settings.config.chain
+        path, stages = settings.local_path, outputs.chain(settings.config)
         folders = [Path(path, stage.folder) for stage in stages]
         if len(folders) == 1 and not folders[0].is_dir() and _is_saved_model(path):
             folders = [Path(path)]
@@ -71,7 +72,7 @@ class SavedModelKind(ModelKind):
 
     def wirings(self, settings: ModelSettings) -> list[Wiring] | None:
         """Reads the signatures; a part of a graph has none."""
-        stages = list(zip(self.parts(settings), settings.config.chain, strict=True))
+        stages = list(zip(self.parts(settings), outputs.chain(settings.config), strict=True))
         if any(stage.feed or stage.pool for _, stage in stages):
             return None
         return [_read_wiring(folder, stage) for folder, stage in stages]

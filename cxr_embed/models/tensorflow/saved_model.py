@@ -49,7 +49,7 @@ class SavedModel:
         self.device = placement.name
         best = settings.batch_size or batch_size_for(placement.kind) * placement.replicas
         batch = math.ceil(best / placement.replicas)
-        stages = zip(self.kind.parts(settings), config.chain, strict=True)
+        stages = zip(self.kind.parts(settings), outputs.chain(config), strict=True)
         self._stages = [
             Stage(*both, placement, batch, outputs.further_tensors(config, place))
             for place, both in enumerate(stages)
