@@ -123,6 +123,7 @@ def test_what_arrives_is_embedded_with_one_model_and_a_run_for_each_round_that_d
     load = sharing.load
     monkeypatch.setattr(sharing, "load", lambda settings: loads.append(settings) or load(settings))
     sharing._latest.clear()
+    sharing._loaded.clear()  # another test's garbage may still hold the model
 
     def act() -> None:
         watched.wait_rounds()
