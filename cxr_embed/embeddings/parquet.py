@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -74,6 +74,7 @@ def _embedding_size(file: str, reader: Any) -> int:
 class RowGroup:
     """A part: one row group of one file."""
 
+    threads: ClassVar[int] = 2
     file: str
     group: int
     rows: int

@@ -80,6 +80,11 @@ class RecordFiles:
         """How many."""
         return len(self.names)
 
+    @property
+    def threads(self) -> int:
+        """See `parts.Part`."""
+        return 1 if storage.is_on_disk(self.first) else 2
+
     def dicom_ids(self) -> list[str]:
         """Returns the files' names without their extension."""
         return [record_name(name) for name in self.names]

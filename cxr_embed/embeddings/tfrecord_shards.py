@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -69,6 +70,7 @@ def frames_of(file: str) -> Iterator[tuple[int, int]]:
 class Records:
     """A part: some records of one shard, by where their frames lie."""
 
+    threads: ClassVar[int] = 1
     file: str
     frames: Sequence[tuple[int, int]]
 
