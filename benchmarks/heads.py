@@ -152,7 +152,10 @@ def _epochs(
         "Alternating, one epoch after the other. The seconds before the first epoch, in which the "
         "graph is built and the deviations are computed, are counted in its cores and GB only. An "
         "epoch reads from the disk what the operating system no longer keeps in memory; with other "
-        "programs on the machine, fewer cores are busy. Goal: a median within 1.5.\n",
+        "programs on the machine, fewer cores are busy. Goal: a median within 1.5. Besides the "
+        "products, a step's 170 ms of processor time hold some 14 ms of batch norm, 10 ms of "
+        "dropout's random numbers, 8 ms of Adam and 9 ms in which a thread scales the next batch. "
+        "Tried: the step compiled by XLA takes five times as long.\n",
     ]
 
 
