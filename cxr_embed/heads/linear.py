@@ -38,6 +38,15 @@ class Line(NamedTuple):
     weights: np.ndarray
     bias: float
 
+    def logits(self, values: np.ndarray) -> np.ndarray:
+        """Returns float64 (n,) of scaled embeddings (n, d).
+
+        A part at a time: for a product with float64, NumPy copies all of a float32 matrix.
+        """
+        starts = range(0, len(values) or 1, _ROWS_AT_A_TIME)
+        parts = [values[start : start + _ROWS_AT_A_TIME] @ self.weights for start in starts]
+        return np.concatenate(parts) + self.bias
+
 
 def scaled(values: np.ndarray, standardisation: Standardisation) -> np.ndarray:
     """Returns embeddings scaled, and divided by the square root of their size.

@@ -160,7 +160,7 @@ def _fit_path(
     classifier = kept = None
     for c in PENALTIES:
         line, classifier = solve(values, labels, c, class_weights, classifier, tolerance=COARSE)
-        logits, tune_logits = (x @ line.weights + line.bias for x in (values, tune_values))
+        logits, tune_logits = line.logits(values), line.logits(tune_values)
         calibration, tune_loss = calibrate(tune_labels, tune_logits, class_weights)
         tried.append(
             Tried(
@@ -175,7 +175,7 @@ def _fit_path(
         if len(tried) - best > _PENALTIES_WITHOUT_GAIN:
             break
     line, _ = solve(values, labels, tried[best].c, class_weights, kept)
-    logits = tune_values @ line.weights + line.bias
+    logits = line.logits(tune_values)
     lines[best] = _calibrated(line, calibrate(tune_labels, logits, class_weights)[0])
     losses = int(known.sum()) * np.array([one.tune_loss for one in tried])
     shares = akaike_weights(losses)
@@ -184,9 +184,7 @@ def _fit_path(
         float(np.average([one.bias for one in lines], weights=shares)),
     )
     likelihood = float(np.logaddexp.reduce(-losses))
-    return Path(
-        mean, tried[best], tried, likelihood, tune_values @ mean.weights + mean.bias, logits
-    )
+    return Path(mean, tried[best], tried, likelihood, mean.logits(tune_values), logits)
 
 
 def _mean(paths: Sequence[Path], scalings: Sequence[Standardisation]) -> Probe:
