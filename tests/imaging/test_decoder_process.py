@@ -446,6 +446,7 @@ PARENT = """
     from cxr_embed.imaging import decoder_child
     from builders import GRADIENT
     from test_decoder_process import make_request, only_child
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
     request = make_request()
     assert (processes.decode(*request) == GRADIENT).all()
 """
