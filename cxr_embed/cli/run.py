@@ -126,7 +126,7 @@ def make_flags() -> cli_flags.FlagSet:
         "full",
         DECODE_SCALES,
         "auto: decode JPEG 2000 and HTJ2K at the lowest resolution that covers the model's input; "
-        "2 to 29 times as fast, but it changes the embeddings, see docs/scaling.md",
+        "up to 29 times as fast, but it changes the embeddings, see docs/scaling.md",
     )
     values.number("limit", 0, "only the first N images in sorted order; 0 is all", least=0)
     values.number(

@@ -16,7 +16,7 @@ PROBLEMS: dict[str, str] = {
     "doubled": "there is another record of the same image; the line names it",
     "sum_mismatch": "the file is not the one that `SHA256SUMS.txt` lists",
     "missing_file": "`SHA256SUMS.txt` lists it, but it does not exist",
-    "missing_shard": "by the names of the others there is one more",
+    "missing_shard": "the names of the other shards show that one is missing",
     "missing": "an input that has no record and was not skipped on purpose",
     "bad_config": "`_embedding_config.json` cannot be read",
     "other_fingerprint": "the last run that wrote records had other settings than the config",

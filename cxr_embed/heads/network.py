@@ -98,26 +98,21 @@ class Standardisation:
         """Returns the scaling that leaves extreme values as they are."""
         return replace(self, limit=float("inf"))
 
-    def take(
-        self, values: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Returns scaled copies of some rows, float32 (len(rows), d).
+    def take(self, values: np.ndarray, rows: np.ndarray, out: np.ndarray) -> None:
+        """Writes scaled copies of some rows.
 
         A few rows at a time: the passes over them then read the processor's cache.
 
         Args:
             values: float32 (n, d).
             rows: which of them.
-            out: where to put the copies, in its first rows; None makes a new array.
+            out: receives the copies, float32 (len(rows), d).
         """
         mean, scale, factor = (
             x.astype(np.float32) for x in (self.mean, 1 / self.deviation, self.factor)
         )
         is_equal = bool((factor == 1).all())
         plain = np.asarray(values)
-        if out is None:
-            out = np.empty((len(rows), values.shape[1]), np.float32)
-        out = out[: len(rows)]
         for start in range(0, len(rows), _ROWS_IN_CACHE):
             part = out[start : start + _ROWS_IN_CACHE]
             # Any other mode copies once more.
@@ -128,7 +123,6 @@ class Standardisation:
                 np.clip(part, -self.limit, self.limit, out=part)
             if not is_equal:
                 part *= factor
-        return out
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Returns scaled embeddings, (n, d), in the precision of `values`."""

@@ -1,4 +1,4 @@
-"""What came of a run."""
+"""The result of a run: its counts, its time, and why it ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Result:
-    """The result of a run.
+    """One run, after it has ended.
 
     Attributes:
         folder: folder of the tables and the manifest.

@@ -1,4 +1,4 @@
-"""Where each image's outcome becomes a row: of the run tables, and in the progress counts."""
+"""Writes each image's outcome to the run tables, `failures.csv` for one, and counts it."""
 
 from __future__ import annotations
 

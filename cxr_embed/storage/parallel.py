@@ -1,4 +1,4 @@
-"""Calls a function on many arguments in parallel, for reads; and on how many cores."""
+"""Calls a function on many arguments in parallel, for reads; counts the usable cores."""
 
 from __future__ import annotations
 
