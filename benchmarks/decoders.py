@@ -40,7 +40,7 @@ _IMAGECODECS = {
     "j2k_lossless": ("jpeg2k",),
     "j2k": ("jpeg2k",),
     "htj2k": ("htj2k",),
-    "rle": ("packbits",),
+    "rle": ("dicomrle",),
 }
 _PYDICOMS = {
     "jpeg_lossless": ("gdcm",),
@@ -49,15 +49,15 @@ _PYDICOMS = {
     "j2k_lossless": ("pylibjpeg", "gdcm"),
     "j2k": ("pylibjpeg", "gdcm"),
     "htj2k": ("pylibjpeg",),
-    "rle": ("pylibjpeg", "gdcm"),
+    "rle": ("pylibjpeg",),
 }
 # Called past pydicom, with the checks of this package.
 _CHOSEN = {
     "jpeg_lossless": "imagecodecs ljpeg",
     "htj2k": "imagecodecs htj2k",
-    "rle": "imagecodecs packbits",
+    "rle": "imagecodecs dicomrle",
 }
-_OURS = {"ljpeg": decode_lossless_jpeg, "htj2k": decode_htj2k, "packbits": decode_rle}
+_OURS = {"ljpeg": decode_lossless_jpeg, "htj2k": decode_htj2k, "dicomrle": decode_rle}
 
 Ways = dict[str, Callable[[], np.ndarray]]
 

@@ -37,9 +37,9 @@ _NOTES = """
 
 Goals: from records at least twice tf.data with its best number of readers, from Parquet 7 times
 tf.data as its guide says it (AUTOTUNE), at most 1.3 times the data's own size in memory; verify at
-least 20,000 records a second. 8 readers were the best of five numbers that were tried. tf.data
-reads with `TFRecordDataset(num_parallel_reads=...)`, parses batches of 1,024 in parallel and copies
-them into one matrix.
+least 20,000 records a second. 8 readers were the best of five numbers that were tried, on another
+machine. tf.data reads with `TFRecordDataset(num_parallel_reads=...)`, parses batches of 1,024 in
+parallel and copies them into one matrix.
 
 What made a difference, from records: parsing by template instead of by field; a matrix on huge
 pages; and one thread that reads while another touches the matrix's memory before it is needed. The

@@ -1,6 +1,6 @@
 """Batches of embeddings: made in a thread, read by TensorFlow in place.
 
-Copies of the embeddings were an eighth of an epoch's processor time (`benchmarks/heads.py`).
+Otherwise TensorFlow copies each batch once more, while the next step waits.
 """
 
 from __future__ import annotations
